@@ -1,0 +1,38 @@
+# Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
+UV = $(shell python3 tools/get_uv.py)
+RUN = "$(UV)" run --frozen --quiet
+
+.PHONY: help setup demo test check format bench chaos clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: ## install everything (uv too) into this folder
+	@"$(UV)" sync --frozen --quiet
+
+demo: setup ## three work orders by the script agent in isolated sandboxes; no key, no network
+	@$(RUN) shopfloor demo
+
+test: setup ## all tests
+	@$(RUN) pytest
+
+check: setup ## format, lint, types, import floors, dependencies, sizes
+	@$(RUN) ruff format --check .
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports --no-cache
+	@$(RUN) deptry src
+	@$(RUN) python tools/check_sizes.py
+
+format: setup ## put the code in shape
+	@$(RUN) ruff format .
+	@$(RUN) ruff check --fix .
+
+bench: setup ## speed, as ratios against the raw limit of the same run
+	@$(RUN) python -m bench
+
+chaos: setup ## kill -9 at many seeded instants (SEEDS=20)
+	@$(RUN) python -m tests.chaos --seeds $(or $(SEEDS),20)
+
+clean: ## remove what set-up made
+	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,148 @@
+"""Every fact the platform itself announces: one frozen class each, ids and plain values only. Agents' events are open-ended."""
+
+from typing import ClassVar
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every fact. `type` and `entity_type` are on the wire; `entity` names the field holding the entity's id."""
+
+    type: ClassVar[str]
+    entity_type: ClassVar[str]
+    entity: ClassVar[str]
+
+    @property
+    def entity_id(self) -> str:
+        """The id of the entity this fact is about."""
+        value: str = getattr(self, self.entity)
+        return value
+
+
+class WorkOrderEvent(Event, frozen=True, kw_only=True):
+    """A fact about a work order."""
+
+    entity_type: ClassVar[str] = "work_order"
+    entity: ClassVar[str] = "work_order_id"
+
+    work_order_id: str
+
+
+class WorkOrderCreated(WorkOrderEvent, frozen=True, kw_only=True):
+    """Somebody asked for a piece of work."""
+
+    type: ClassVar[str] = "work_order.created"
+    repository_url: str
+    workflow_type: str
+
+
+class WorkOrderStatusChanged(WorkOrderEvent, frozen=True, kw_only=True):
+    """The order entered another status."""
+
+    type: ClassVar[str] = "work_order.status_changed"
+    before: str
+    after: str
+    reason: str = ""
+
+
+class WorkOrderFinished(WorkOrderEvent, frozen=True, kw_only=True):
+    """The order reached a final status."""
+
+    type: ClassVar[str] = "work_order.finished"
+    status: str
+    reason: str = ""
+    branch: str | None = None
+    head_sha: str | None = None
+
+
+class AttemptStateChanged(WorkOrderEvent, frozen=True, kw_only=True):
+    """A try at the order moved on."""
+
+    type: ClassVar[str] = "attempt.state_changed"
+    attempt_id: str
+    before: str
+    after: str
+    reason: str = ""
+
+
+class AttemptAdopted(WorkOrderEvent, frozen=True, kw_only=True):
+    """Another engine took over the attempt of a dead one."""
+
+    type: ClassVar[str] = "attempt.adopted"
+    attempt_id: str
+    from_engine: str
+    to_engine: str
+
+
+class WorkflowPhaseChanged(WorkOrderEvent, frozen=True, kw_only=True):
+    """The order's workflow entered a phase."""
+
+    type: ClassVar[str] = "workflow.phase_changed"
+    phase: str
+
+
+class ChangeRecorded(WorkOrderEvent, frozen=True, kw_only=True):
+    """A delivered branch can be reviewed."""
+
+    type: ClassVar[str] = "change.recorded"
+    change_id: str
+    branch: str
+    head_sha: str
+    url: str | None = None
+
+
+class SandboxEvent(Event, frozen=True, kw_only=True):
+    """A fact about a sandbox."""
+
+    entity_type: ClassVar[str] = "sandbox"
+    entity: ClassVar[str] = "sandbox_id"
+
+    sandbox_id: str
+
+
+class SandboxStateChanged(SandboxEvent, frozen=True, kw_only=True):
+    """The sandbox's life moved on."""
+
+    type: ClassVar[str] = "sandbox.state_changed"
+    before: str
+    after: str
+    reason: str = ""
+
+
+class SandboxHeartbeatMissed(SandboxEvent, frozen=True, kw_only=True):
+    """The worker has been silent for whole heartbeat intervals: warn, then degraded, then restart (FLT-01)."""
+
+    type: ClassVar[str] = "sandbox.heartbeat_missed"
+    missed: int
+    verdict: str
+
+
+class AgentRestarted(SandboxEvent, frozen=True, kw_only=True):
+    """A silent or dead sandbox was replaced (FLT-03)."""
+
+    type: ClassVar[str] = "agent.restarted"
+    agent_id: str
+    reason: str
+    graceful_attempt_ms: int
+    forced: bool
+    spawned_sandbox_id: str
+    old_sandbox_id: str
+    occurred_at: str
+
+
+class MessageQueued(SandboxEvent, frozen=True, kw_only=True):
+    """Something was said to a running agent (MSG-04)."""
+
+    type: ClassVar[str] = "SANDBOX_MESSAGE_QUEUED"
+    message_id: str
+    message_type: str
+    content: str
+
+
+class MessageReceiptChanged(SandboxEvent, frozen=True, kw_only=True):
+    """A message moved along accepted -> delivered -> seen -> done, or expired."""
+
+    type: ClassVar[str] = "message.receipt_changed"
+    message_id: str
+    before: str
+    after: str

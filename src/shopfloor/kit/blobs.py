@@ -1,0 +1,76 @@
+"""Large outputs as files under their content hash. Rows hold the hash; a blob never changes."""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from shopfloor.kit.errors import NotFound, TooLarge
+
+
+class BlobNotFound(NotFound):
+    """There is no blob with that hash."""
+
+
+class BlobTooLarge(TooLarge):
+    """The upload is larger than allowed."""
+
+
+class BlobStore:
+    """Content-addressed files below one folder, fanned out by the first two hex digits."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob lies; raises BlobNotFound when it does not exist."""
+        found = self._place(sha256)
+        if not found.exists():
+            raise BlobNotFound(f"there is no blob {sha256}")
+        return found
+
+    async def put(self, chunks: AsyncIterator[bytes], *, limit: int) -> tuple[str, int]:
+        """Store a stream durably; answers (sha256 hex, size in bytes). Raises BlobTooLarge beyond `limit` bytes."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        handle, name = tempfile.mkstemp(prefix=".incoming-", dir=self.root)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > limit:
+                        raise BlobTooLarge(f"the upload is larger than {limit} bytes")
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.to_thread(self._keep, Path(name), digest.hexdigest())
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return digest.hexdigest(), size
+
+    async def put_bytes(self, data: bytes) -> str:
+        """Store bytes durably; answers the sha256 hex."""
+
+        async def once() -> AsyncIterator[bytes]:
+            yield data
+
+        return (await self.put(once(), limit=len(data)))[0]
+
+    def _place(self, sha256: str) -> Path:
+        if len(sha256) != 64 or not all(c in "0123456789abcdef" for c in sha256):
+            raise BlobNotFound(f"{sha256!r} is not a sha256")
+        return self.root / sha256[:2] / sha256[2:]
+
+    def _keep(self, incoming: Path, sha256: str) -> None:
+        place = self._place(sha256)
+        place.parent.mkdir(exist_ok=True)
+        incoming.rename(place)
+        folder = os.open(place.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

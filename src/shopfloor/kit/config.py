@@ -1,0 +1,108 @@
+"""Settings of the platform: environment (SHOPFLOOR_*), then shopfloor.toml, then defaults. An adapter's own settings live in its Config."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from shopfloor.kit.errors import Misconfigured
+
+CONFIG_VARIABLE = "SHOPFLOOR_CONFIG"
+
+
+class BadConfiguration(Misconfigured):
+    """The configuration is not usable."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. Durations in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOPFLOOR_", env_nested_delimiter="__", extra="forbid")
+
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("shopfloor")))
+    host: str = "127.0.0.1"
+    port: int = Field(18000, ge=0, le=65535)
+    database_url: str = ""
+    """Empty: SQLite below data_dir. Else `postgresql://user@host/name`."""
+    api_key: str = ""
+    """Required from every caller when set; must be set to listen on anything but loopback."""
+    log_level: str = "info"
+    log_json: bool | None = None
+
+    max_sandboxes: int = Field(4, ge=1)
+    """Sandboxes that may run on this host at once."""
+    heartbeat_seconds: float = Field(15, gt=0)
+    """How often a worker says it is alive; every deadline is derived from it."""
+    engine_lease_seconds: float = Field(5, gt=0)
+    """An engine process silent for longer is dead and its work is adopted."""
+    orphan_seconds: float = Field(900, gt=0)
+    """How long a sandbox goes on working while no server renews its lease."""
+    max_attempts: int = Field(3, ge=1)
+    """Attempts at one work order before it needs a person."""
+    work_order_timeout_seconds: float = Field(7200, gt=0)
+    max_upload_bytes: int = Field(512 * 1024 * 1024, gt=0)
+
+    default_agent: str = "claude"
+    default_sandbox: str = "local"
+    agents: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Agent profiles by name: `[agents.NAME]` in shopfloor.toml."""
+    sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of sandbox adapters by name: `[sandboxes.local]`."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments beat the environment, the environment beats the file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+    @property
+    def database(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'shopfloor.db'}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+
+def config_file() -> Path:
+    """The file settings are read from: $SHOPFLOOR_CONFIG, else shopfloor.toml here, else in the platform's config folder."""
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    here = Path("shopfloor.toml")
+    return here if here.exists() else Path(platformdirs.user_config_dir("shopfloor")) / "shopfloor.toml"
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings; a mistake raises BadConfiguration naming the key and the fix."""
+    try:
+        settings = Settings(**{k: v for k, v in overrides.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BadConfiguration(
+            f"setting {key!r}: {first['msg']}",
+            hint=f"Correct {key} in {config_file()} or the environment variable SHOPFLOOR_{key.upper().replace('.', '__')}.",
+            key=key,
+        ) from error
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise BadConfiguration(f"{config_file()}: {error}", hint="Correct the file; it must be valid TOML.") from error
+    if not settings.loopback and not settings.api_key:
+        raise BadConfiguration(
+            f"host {settings.host} can be reached by others and no api_key is set",
+            hint="Set api_key (SHOPFLOOR_API_KEY), or host = '127.0.0.1'.",
+            key="api_key",
+        )
+    return settings

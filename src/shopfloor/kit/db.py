@@ -1,0 +1,169 @@
+"""One SQL database is the truth: SQLite for one process, PostgreSQL for many. Same code, one URL."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator
+
+Session = AsyncSession
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC: timestamptz on PostgreSQL, seconds since 1970 on SQLite."""
+
+    impl = sa.Double
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        """The column type on this database."""
+        return dialect.type_descriptor(sa.TIMESTAMP(timezone=True) if dialect.name == "postgresql" else sa.Double())
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
+        """Python to database."""
+        return value if value is None or dialect.name == "postgresql" else value.timestamp()
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        """Database to Python."""
+        return value if value is None or dialect.name == "postgresql" else datetime.fromtimestamp(value, UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of every table."""
+
+    metadata = sa.MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: Instant(), dict[str, Any]: sa.JSON(), list[str]: sa.JSON(), list[Any]: sa.JSON()}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+
+
+class DatabaseTime(sa.sql.functions.FunctionElement[datetime]):
+    """The database's own clock plus some seconds: leases never compare two machines' clocks."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+def db_time(seconds: float = 0) -> sa.ColumnElement[datetime]:
+    """The moment `seconds` from now (negative: ago) by the database's clock, for use inside statements."""
+    return DatabaseTime(sa.literal(float(seconds)))
+
+
+@compiles(DatabaseTime, "postgresql")
+def _postgres_time(element: DatabaseTime, compiler: Any, **kw: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+
+
+@compiles(DatabaseTime, "sqlite")
+def _sqlite_time(element: DatabaseTime, compiler: Any, **kw: Any) -> str:
+    return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
+
+
+class _NoLock:
+    """PostgreSQL orders its own writers."""
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+class Database:
+    """Connections to the one database. Every write goes through `transaction`, every read through `reading`."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self.url = make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self.on_commit: list[Callable[[dict[Any, Any]], None]] = []
+        """Called after each commit with what the session gathered in `session.info`."""
+        self.write_lock: asyncio.Lock | _NoLock = asyncio.Lock() if self.sqlite else _NoLock()
+        """Held by whoever writes to SQLite, so that writers queue here and not on file locks."""
+        if self.sqlite:
+            self.writer = _sqlite_engine(self.url, pool_size=1, begin="BEGIN IMMEDIATE")
+            self.reader = _sqlite_engine(self.url, pool_size=4, begin="BEGIN")
+        else:
+            self.writer = create_async_engine(
+                self.url.set(drivername="postgresql+asyncpg"),
+                pool_size=pool_size,
+                max_overflow=pool_size,
+                pool_pre_ping=True,
+                connect_args={"timeout": 3, "command_timeout": 30},
+            )
+            self.reader = self.writer
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.url.database or "")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One write transaction: committed at the end, rolled back by any exception. Do no I/O but SQL inside."""
+        async with self.write_lock, AsyncSession(self.writer, expire_on_commit=False) as session:
+            async with session.begin():
+                yield session
+            gathered = session.info
+        for tell in self.on_commit:
+            tell(gathered)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A consistent view for reading."""
+        async with AsyncSession(self.reader, expire_on_commit=False) as session:
+            yield session
+
+    async def create_all(self) -> None:
+        """Create the tables of every imported model. For tests; the product runs migrations."""
+        async with self.write_lock, self.writer.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self.writer.dispose()
+        await self.reader.dispose()
+
+
+def sqlite_pragmas(connection: Any) -> None:
+    """What every SQLite connection of ours needs: durable commits, foreign keys, patience."""
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_engine(url: sa.URL, *, pool_size: int, begin: str) -> AsyncEngine:
+    if url.database:
+        os.makedirs(os.path.dirname(os.path.abspath(url.database)), mode=0o700, exist_ok=True)
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        pool_size=pool_size,
+        max_overflow=0,
+        poolclass=sa.AsyncAdaptedQueuePool,
+        connect_args={"isolation_level": None},
+    )
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        sqlite_pragmas(connection)
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def _begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

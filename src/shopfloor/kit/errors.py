@@ -1,0 +1,83 @@
+"""Errors a user can act on: each carries an HTTP status, a stable code and a hint."""
+
+import re
+from typing import Any, ClassVar
+
+
+class Problem(Exception):
+    """Something went wrong."""
+
+    status: ClassVar[int] = 500
+    hint: str = ""
+
+    def __init__(self, message: str = "", *, hint: str = "", **facts: Any) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.hint = hint or type(self).hint
+        self.facts = facts
+        super().__init__(self.message)
+
+    @property
+    def code(self) -> str:
+        """Stable machine-readable name: the class name in snake_case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def document(self) -> dict[str, Any]:
+        """The RFC 9457 problem document."""
+        return {
+            "type": f"urn:shopfloor:problem:{self.code}",
+            "title": (type(self).__doc__ or self.message).strip().splitlines()[0],
+            "status": self.status,
+            "detail": self.message,
+            "code": self.code,
+            "hint": self.hint,
+            **self.facts,
+        }
+
+
+class Malformed(Problem):
+    """The request is not well formed."""
+
+    status = 422
+
+
+class Unauthenticated(Problem):
+    """Say who you are."""
+
+    status = 401
+    hint = "Send the API key or sandbox token as 'Authorization: Bearer …'."
+
+
+class Forbidden(Problem):
+    """You may not do this."""
+
+    status = 403
+
+
+class NotFound(Problem):
+    """There is no such thing."""
+
+    status = 404
+
+
+class Conflict(Problem):
+    """The current state does not allow this."""
+
+    status = 409
+
+
+class TooLarge(Problem):
+    """The request is larger than allowed."""
+
+    status = 413
+
+
+class Unavailable(Problem):
+    """This cannot be done right now."""
+
+    status = 503
+
+
+class Misconfigured(Problem):
+    """The configuration does not allow this."""
+
+    status = 500

@@ -1,0 +1,120 @@
+"""The HTTP side of the house: problem documents, JSON by orjson, schemas that do not forget fields."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shopfloor.kit import log
+from shopfloor.kit.clock import iso
+from shopfloor.kit.errors import Problem
+
+logger = log.get(__name__)
+
+Timestamp = Annotated[datetime, PlainSerializer(iso, return_type=str)]
+"""An instant on the wire: ISO 8601, UTC, microseconds, Z."""
+
+
+class Schema(BaseModel):
+    """Base of every request and response body; unknown fields in a request are an error."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class ProblemDocument(BaseModel):
+    """How every error is answered (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+
+
+def problem_response(document: dict[str, Any]) -> Response:
+    """A problem document as an answer."""
+    headers = {"WWW-Authenticate": "Bearer"} if document["status"] == 401 else {}
+    if document["status"] == 503:
+        headers["Retry-After"] = "1"
+    return Response(
+        orjson.dumps(document, default=str), document["status"], headers, media_type="application/problem+json"
+    )
+
+
+def install_problems(app: FastAPI) -> None:
+    """Answer every error of the app with a problem document."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_request: Request, error: Problem) -> Response:
+        return problem_response(error.document())
+
+    @app.exception_handler(RequestValidationError)
+    async def _malformed(_request: Request, error: RequestValidationError) -> Response:
+        errors = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()[:20]]
+        first = errors[0] if errors else {"where": "body", "what": "malformed"}
+        return problem_response(
+            _plain(422, "malformed", f"{first['where']}: {first['what']}", "Correct the fields named in 'errors'.")
+            | {"errors": errors}
+        )
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> Response:
+        codes = {404: "route_not_found", 405: "method_not_allowed"}
+        code = codes.get(error.status_code, f"http_{error.status_code}")
+        return problem_response(
+            _plain(error.status_code, code, str(error.detail), "See /openapi.json for what exists.")
+        )
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> Response:
+        logger.error("request_failed", path=request.url.path, method=request.method, exc_info=error)
+        return problem_response(
+            _plain(
+                500,
+                "internal_error",
+                "The server failed to handle this.",
+                "It is in the server's log; please report it.",
+            )
+        )
+
+
+def _plain(status: int, code: str, detail: str, hint: str) -> dict[str, Any]:
+    return {
+        "type": f"urn:shopfloor:problem:{code}",
+        "title": detail,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "hint": hint,
+    }
+
+
+class RequestId:
+    """Binds a request id to every log line of a request and answers it as X-Request-Id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
+        request_id = given if given.isascii() and given.isprintable() and 0 < len(given) <= 64 else uuid.uuid4().hex
+
+        async def answer(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self.app(scope, receive, answer)

@@ -1,0 +1,194 @@
+"""What a sandbox adapter must do. A sandbox is a workspace (how the code gets in) x an isolation (what holds the agent)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+
+class Workspace(StrEnum):
+    """How the agent's copy of the code is made."""
+
+    BRANCH = "branch"
+    WORKTREE = "worktree"
+    OVERLAY = "overlay"
+
+
+class Isolation(StrEnum):
+    """What stands between the agent and the host."""
+
+    NONE = "none"
+    BWRAP = "bwrap"
+
+
+class Network(StrEnum):
+    """What the sandbox can reach."""
+
+    NONE = "none"
+    ALLOW_LIST = "allow_list"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an adapter really gives on this host, limits in force included."""
+
+    workspace: Workspace
+    isolation: Isolation
+    network: Network
+    limits: Mapping[str, str]
+    """Limit name (processes, memory, disk, cpu, tmp) -> what enforces it (cgroup, rlimit, tmpfs, watchdog, "" for nothing)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a sandbox may use. Sizes in bytes."""
+
+    processes: int = 256
+    memory: int = 4 << 30
+    disk: int = 4 << 30
+    """Written to the workspace, home and spool together."""
+    tmp: int = 512 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkout:
+    """The code a sandbox starts from; the host owns all of it and no sandbox can write it."""
+
+    mirror: Path
+    """Bare repository."""
+    golden: Path
+    """Clean checkout (with its own .git, on `branch`) of `base_commit`: the lower layer of an overlay."""
+    base_commit: str
+    branch: str
+    """The branch the work is committed to; exists in the workspace when the program starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """The only ways out of the sandbox's network."""
+
+    api_socket: Path
+    """Unix socket of the server's sandbox door; inside it is http://127.0.0.1:8787."""
+    allow: frozenset[str] = frozenset()
+    """`host:port` that HTTP(S)_PROXY=http://127.0.0.1:3128 may reach."""
+    pipes: Mapping[int, str] = field(default_factory=dict)
+    """Port on the sandbox's loopback -> host `address:port` it is wired to (a local model server, say)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxSpec:
+    """One sandbox, to be created as said or not at all."""
+
+    sandbox_id: str
+    """Unique, `[a-z0-9][a-z0-9._-]{0,99}`; creating the same id again re-attaches."""
+    labels: Mapping[str, str]
+    checkout: Checkout | None
+    """None: an empty workspace."""
+    argv: tuple[str, ...]
+    """The main program (paths as seen inside). The sandbox exits when it exits."""
+    env: Mapping[str, str]
+    """The whole environment beyond PATH, HOME, LANG, TMPDIR and the proxy variables."""
+    read_only: Mapping[str, Path] = field(default_factory=dict)
+    """Path inside -> host file or folder shown read-only."""
+    writable: Mapping[str, Path] = field(default_factory=dict)
+    """Path inside -> host folder kept after the sandbox is gone (agent home, spool)."""
+    gate: Gate | None = None
+    """None: no network at all."""
+    limits: Limits = Limits()
+    lease_seconds: float = 900
+    """The sandbox ends itself when nobody renews it for so long."""
+    allow_no_isolation: bool = False
+    """Must be true for an adapter whose isolation is none."""
+
+
+class Life(StrEnum):
+    """What an adapter sees of a sandbox, from the operating system's facts alone."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    LOST = "lost"
+    """Its keeper died without saying how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxInfo:
+    """A sandbox as the adapter finds it."""
+
+    sandbox_id: str
+    labels: Mapping[str, str]
+    life: Life
+    exit_code: int | None = None
+    """Of the main program; 128+N for signal N."""
+    reason: str = ""
+    """Why it ended, when the adapter ended it (lease_expired, disk_limit, memory_limit, stopped)."""
+    workspace: Path | None = None
+    """Where the workspace's own files lie on the host, for measuring and removal only: hostile content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecResult:
+    """A command that ran in a sandbox to its end or to its timeout."""
+
+    exit_code: int
+    """128+N for signal N; 124 with timed_out."""
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing `doctor` tried."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+class Adapter(Protocol):
+    """A provider of sandboxes on this host. Each module in adapters/ has `Config` (pydantic, extra=forbid) and
+    `create(root: Path, config: Config) -> Adapter`, where `root` is the folder it may use.
+    """
+
+    name: str
+
+    async def capabilities(self) -> Capabilities:
+        """What this host really gives."""
+
+    async def doctor(self) -> list[Finding]:
+        """Start a real sandbox and report what worked, with the fix for what did not."""
+
+    async def create(self, spec: SandboxSpec) -> SandboxInfo:
+        """Create and start the sandbox, or re-attach to the one of that id."""
+
+    async def get(self, sandbox_id: str) -> SandboxInfo | None:
+        """The sandbox of that id, also after a restart of this process; None when there is none."""
+
+    async def list(self) -> list[SandboxInfo]:
+        """Every sandbox below `root`, running or not."""
+
+    async def renew(self, sandbox_id: str, lease_seconds: float) -> None:
+        """Push the end of its lease to `lease_seconds` from now."""
+
+    async def exec(
+        self,
+        sandbox_id: str,
+        argv: tuple[str, ...],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout: float = 300,
+    ) -> ExecResult:
+        """Run a command inside the running sandbox; at the timeout it and its children are killed. Output is capped at 10 MiB each."""
+
+    async def wait(self, sandbox_id: str) -> SandboxInfo:
+        """Answer once the sandbox has ended, however it ended."""
+
+    async def stop(self, sandbox_id: str, *, grace_seconds: float = 10) -> None:
+        """Ask the main program to end (SIGTERM), then end the whole sandbox."""
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End the sandbox if it runs and remove everything of it but the `writable` folders. Idempotent."""

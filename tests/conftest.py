@@ -1,0 +1,33 @@
+"""Fixtures every test may use."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from shopfloor.kit.db import Database
+from tests.support import postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[str]:
+    with postgres.cluster() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Every storage test runs on both databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'shopfloor.db'}"
+    return postgres.new_database(request.getfixturevalue("postgres_folder"), f"t{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An empty database with every table of the imported models."""
+    database = Database(database_url)
+    await database.create_all()
+    yield database
+    await database.close()
