@@ -155,6 +155,10 @@ class Adapter(Protocol):
 
     name: str
 
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """uid and gid that must own goldens and `writable` folders; None: this process's own."""
+
     async def capabilities(self) -> Capabilities:
         """What this host really gives."""
 
