@@ -146,3 +146,11 @@ class MessageReceiptChanged(SandboxEvent, frozen=True, kw_only=True):
     message_id: str
     before: str
     after: str
+
+
+class ResultSubmitted(WorkOrderEvent, frozen=True, kw_only=True):
+    """A worker handed in how its attempt ended."""
+
+    type: ClassVar[str] = "attempt.result_submitted"
+    attempt_id: str
+    status: str

@@ -157,7 +157,7 @@ class Adapter(Protocol):
 
     @property
     def owner(self) -> tuple[int, int] | None:
-        """uid and gid that must own goldens and `writable` folders; None: this process's own."""
+        """The uid and gid that must own goldens and `writable` folders; None: this process's own."""
 
     async def capabilities(self) -> Capabilities:
         """What this host really gives."""

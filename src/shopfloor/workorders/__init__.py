@@ -1,0 +1,1 @@
+"""The pillar: one piece of agent work on one repository, from request to delivered branch."""

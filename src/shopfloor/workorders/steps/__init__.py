@@ -1,0 +1,33 @@
+"""The long parts of a work order, one file each; every one may be repeated after a crash without doing harm."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from shopfloor.events.bus import Hub
+from shopfloor.forges.service import Repositories
+from shopfloor.kit.blobs import BlobStore
+from shopfloor.kit.config import Settings
+from shopfloor.kit.db import Database
+from shopfloor.sandboxes.service import Sandboxes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What the steps work with."""
+
+    settings: Settings
+    database: Database
+    hub: Hub
+    sandboxes: Sandboxes
+    repositories: Repositories
+    blobs: BlobStore
+    engine_id: str = ""
+    claimable: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an order may have become claimable."""
+    news: dict[str, asyncio.Event] = field(default_factory=dict)
+    """Work order id -> set when something happened to it."""
+
+    def tell(self, order_id: str) -> None:
+        """Wake whoever watches an order in this process."""
+        if event := self.news.get(order_id):
+            event.set()

@@ -1,0 +1,171 @@
+"""The HTTP process: one app, served to people on TCP and to sandboxes through a door of their own."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Response
+
+from shopfloor import __version__
+from shopfloor.auth.guard import SandboxDoor
+from shopfloor.events.bus import Hub
+from shopfloor.events.ingest import Ingest
+from shopfloor.features import ROUTERS
+from shopfloor.forges.service import Repositories
+from shopfloor.kit import http, log
+from shopfloor.kit.background import Background
+from shopfloor.kit.blobs import BlobStore
+from shopfloor.kit.config import Settings
+from shopfloor.kit.db import Database
+from shopfloor.kit.errors import Misconfigured
+from shopfloor.sandboxes import queries as sandbox_queries
+from shopfloor.sandboxes.rules import LIVE
+from shopfloor.sandboxes.service import Sandboxes, host_id
+from shopfloor.workorders.steps import Tools
+
+logger = log.get(__name__)
+
+
+class DataDirectoryLocked(Misconfigured):
+    """Another server uses this data directory."""
+
+    hint = "Stop it, or give this one another data_dir (--data-dir)."
+
+
+@contextlib.asynccontextmanager
+async def assemble(settings: Settings) -> AsyncIterator[FastAPI]:
+    """Open everything an app needs, in order; close it in reverse."""
+    with locked(settings):
+        database = Database(settings.database)
+        background = Background()
+        hub = Hub(database)
+        ingest = Ingest(database, hub)
+        await hub.start()
+        await ingest.start()
+        try:
+            yield build(settings, database, background, hub, ingest)
+        finally:
+            await background.close()
+            await ingest.close()
+            await hub.close()
+            await database.close()
+
+
+def build(settings: Settings, database: Database, background: Background, hub: Hub, ingest: Ingest) -> FastAPI:
+    """The app with its state and routes."""
+    app = FastAPI(title="Shopfloor", version=__version__, docs_url="/docs", redoc_url=None)
+    here = host_id(settings.data_dir)
+    sandboxes = Sandboxes(settings, database, here)
+    repositories = Repositories(settings.data_dir / "repositories")
+    tools = Tools(
+        settings=settings,
+        database=database,
+        hub=hub,
+        sandboxes=sandboxes,
+        repositories=repositories,
+        blobs=BlobStore(settings.data_dir / "blobs"),
+    )
+    state: dict[str, Any] = {
+        "settings": settings,
+        "database": database,
+        "background": background,
+        "hub": hub,
+        "ingest": ingest,
+        "sandboxes": sandboxes,
+        "repositories": repositories,
+        "tools": tools,
+        "sandbox_owner": _owner(database),
+        "sandbox_ended": _ended(database),
+    }
+    for name, value in state.items():
+        setattr(app.state, name, value)
+    http.install_problems(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_api_route("/healthz", _healthz, tags=["operations"])
+    app.add_api_route("/readyz", _readyz(database), tags=["operations"], response_model=None)
+    app.add_middleware(SandboxDoor)
+    app.add_middleware(http.RequestId)
+    return app
+
+
+@contextlib.contextmanager
+def locked(settings: Settings) -> Iterator[None]:
+    """Hold the data directory: alone with SQLite, together with other processes of this host with PostgreSQL."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+    alone = settings.database.startswith("sqlite")
+    with (settings.data_dir / "lock").open("a") as file:
+        if not _lock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+            raise DataDirectoryLocked(f"another server uses {settings.data_dir}")
+        yield
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def door(settings: Settings) -> tuple[socket.socket, IO[str]] | None:
+    """The Unix socket that sandboxes reach the API through, with the lock that proves it ours; None while another process has it."""
+    place = settings.data_dir / "door.sock"
+    if len(os.fsencode(place)) > 100:
+        raise Misconfigured(
+            f"data_dir is too long for a socket: {place}", hint="Choose a data_dir of at most 85 letters."
+        )
+    lock = (settings.data_dir / "door.lock").open("a")
+    if not _lock(lock, fcntl.LOCK_EX):
+        lock.close()
+        return None
+    place.unlink(missing_ok=True)
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened.bind(str(place))
+    Path(place).chmod(0o600)
+    opened.listen(512)
+    return opened, lock
+
+
+async def _healthz() -> dict[str, str]:
+    """The process lives."""
+    return {"status": "ok", "version": __version__}
+
+
+def _readyz(database: Database) -> Callable[[], Awaitable[Response]]:
+    async def readyz() -> Response:
+        """The database answers."""
+        try:
+            async with asyncio.timeout(3), database.reading() as session:
+                await session.execute(sa.text("SELECT 1"))
+        except Exception as error:
+            document = Misconfigured("the database does not answer", hint="See the server's log.").document()
+            logger.warning("readiness_check_failed", error=str(error))
+            return http.problem_response(document | {"status": 503, "code": "not_ready"})
+        return Response('{"status":"ready"}', media_type="application/json")
+
+    return readyz
+
+
+def _owner(database: Database) -> Callable[[str], Awaitable[tuple[str | None, str | None] | None]]:
+    async def owner(sandbox_id: str) -> tuple[str | None, str | None] | None:
+        async with database.reading() as session:
+            row = await sandbox_queries.find(session, sandbox_id)
+        return (row.work_order_id, None) if row else None
+
+    return owner
+
+
+def _ended(database: Database) -> Callable[[str], Awaitable[bool]]:
+    async def ended(sandbox_id: str) -> bool:
+        async with database.reading() as session:
+            row = await sandbox_queries.find(session, sandbox_id)
+        return row is not None and row.state not in LIVE
+
+    return ended

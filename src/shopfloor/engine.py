@@ -1,0 +1,30 @@
+"""The working process: claims work orders and drives their attempts."""
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+
+from shopfloor.kit import log
+from shopfloor.kit.background import Background
+from shopfloor.kit.engine import Engine
+from shopfloor.workorders.jobs import Jobs
+from shopfloor.workorders.steps import Tools
+
+logger = log.get(__name__)
+
+
+@contextlib.asynccontextmanager
+async def working(tools: Tools) -> AsyncIterator[Engine]:
+    """An engine at work, for as long as the context lasts; what runs is left to whoever adopts it."""
+    engine = Engine(tools.database, host_id=tools.sandboxes.host_id, lease_seconds=tools.settings.engine_lease_seconds)
+    background = Background()
+    jobs = Jobs(dataclasses.replace(tools, engine_id=engine.id), engine, background)
+    jobs.register()
+    await jobs.launch()
+    logger.info("engine_started", engine_id=engine.id)
+    try:
+        yield engine
+    finally:
+        await background.close()
+        await engine.close()
+        logger.info("engine_stopped", engine_id=engine.id)

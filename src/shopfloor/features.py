@@ -1,0 +1,19 @@
+"""The only file that names every feature."""
+
+from fastapi import APIRouter
+
+from shopfloor.agents import routes as agents
+from shopfloor.events import routes as events
+from shopfloor.forges import routes as forges
+from shopfloor.messages import routes as messages
+from shopfloor.sandboxes import routes as sandboxes
+from shopfloor.workorders import routes as workorders
+
+ROUTERS: tuple[APIRouter, ...] = (
+    workorders.router,
+    events.router,
+    messages.router,
+    sandboxes.router,
+    forges.router,
+    agents.router,
+)

@@ -1,0 +1,150 @@
+"""The durable engine: workflows of short steps that continue where they stopped after any crash. The only module that knows DBOS.
+
+Claiming and caps are the caller's own statements; here a workflow is started by id (starting twice is starting once), its finished
+steps are never repeated, and the workflows of a dead engine process are adopted by a living one.
+"""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shopfloor.kit import log
+from shopfloor.kit.db import Base, Database, db_time, sqlite_pragmas
+
+logger = log.get(__name__)
+
+APPLICATION_VERSION = "shopfloor-1"
+"""Bumped only when the steps change order or meaning: unfinished workflows of another version are not resumed. The host is part
+    of it, because a sandbox can only be watched from its own host."""
+
+type Workflow = Callable[[str], Awaitable[None]]
+
+
+class EngineRow(Base):
+    """An engine process and when it was last alive, by the database's clock."""
+
+    __tablename__ = "engines"
+
+    id: Mapped[str] = mapped_column(sa.String(80), primary_key=True)
+    host_id: Mapped[str] = mapped_column(sa.String(40))
+    seen_at: Mapped[datetime] = mapped_column(server_default=db_time())
+
+
+class Engine:
+    """One engine process. Register workflows and steps, `launch`, then `start` workflows by id."""
+
+    def __init__(self, database: Database, *, host_id: str, lease_seconds: float) -> None:
+        self.database = database
+        self.host_id = host_id
+        self.lease_seconds = lease_seconds
+        self.id = f"{host_id}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self.last_beat = time.monotonic()
+        self._workflows: dict[str, Any] = {}
+        from dbos import DBOS, DBOSConfig
+        from dbos._serialization import DBOSPortableJSON
+
+        self._dbos = DBOS
+        config = DBOSConfig(
+            name="shopfloor",
+            system_database_url=_sync_url(database),
+            system_database_engine=_sqlite_engine(database) if database.sqlite else None,
+            executor_id=self.id,
+            application_version=f"{APPLICATION_VERSION}@{host_id}",
+            serializer=DBOSPortableJSON,
+            log_level="ERROR",
+            sys_db_idle_transaction_timeout_sec=max(1.0, lease_seconds - 1),
+            notification_listener_polling_interval_sec=5.0,
+            max_executor_threads=8,
+            use_listen_notify=False,
+        )
+        DBOS(config=config)
+
+    def step(self, name: str, work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Make `work` a step: its answer (plain JSON values) is kept and it is not run again once it has answered."""
+        wrapped: Callable[..., Awaitable[Any]] = self._dbos.step(name=name)(work)
+        return wrapped
+
+    def workflow(self, name: str, work: Workflow) -> None:
+        """Register a workflow; its only argument is its id."""
+        self._workflows[name] = self._dbos.workflow(name=name, max_recovery_attempts=1000)(work)
+
+    async def launch(self) -> None:
+        """Begin to work: announce this process, then let the engine run."""
+        await self.beat()
+        self._dbos.launch()
+
+    async def start(self, name: str, workflow_id: str) -> None:
+        """Run a workflow in this process; the same id again changes nothing."""
+        from dbos import SetWorkflowID
+
+        with SetWorkflowID(workflow_id):
+            await self._dbos.start_workflow_async(self._workflows[name], workflow_id)
+
+    async def beat(self) -> None:
+        """Say that this process is alive."""
+        async with self.database.transaction() as session:
+            updated = await session.execute(
+                sa.update(EngineRow).where(EngineRow.id == self.id).values(seen_at=db_time()).returning(EngineRow.id)
+            )
+            if updated.first() is None:
+                await session.execute(sa.insert(EngineRow).values(id=self.id, host_id=self.host_id))
+        self.last_beat = time.monotonic()
+
+    async def dead(self) -> list[str]:
+        """Engines of this host that have been silent for longer than the lease. With SQLite: every other one."""
+        silent = EngineRow.id != self.id if self.database.sqlite else EngineRow.seen_at < db_time(-self.lease_seconds)
+        async with self.database.reading() as session:
+            found = await session.scalars(
+                sa.select(EngineRow.id).where(EngineRow.host_id == self.host_id, EngineRow.id != self.id, silent)
+            )
+            return list(found)
+
+    async def adopt(self, dead: list[str]) -> int:
+        """Take over the unfinished workflows of dead engines; answers how many."""
+        handles = await asyncio.to_thread(self._dbos._recover_pending_workflows, dead)  # noqa: SLF001 - DBOS has no public name for it
+        if handles:
+            logger.info("workflows_adopted", engines=dead, count=len(handles))
+        return len(handles)
+
+    async def known(self, workflow_id: str) -> bool:
+        """Whether a workflow of that id was ever started."""
+        return await self._dbos.get_workflow_status_async(workflow_id) is not None
+
+    async def owes(self, engines: list[str]) -> bool:
+        """Whether dead engines still own unfinished workflows."""
+        rows = await self._dbos.list_workflows_async(status="PENDING", executor_id=engines, limit=1)
+        return bool(rows)
+
+    async def forget(self, engines: list[str]) -> None:
+        """Remove the rows of dead engines that own nothing any more."""
+        async with self.database.transaction() as session:
+            await session.execute(sa.delete(EngineRow).where(EngineRow.id.in_(engines), EngineRow.id != self.id))
+
+    async def close(self) -> None:
+        """Stop taking work and leave what runs to whoever adopts it."""
+        await asyncio.to_thread(self._dbos.destroy, workflow_completion_timeout_sec=0)
+
+
+def _sync_url(database: Database) -> str:
+    driver = "sqlite" if database.sqlite else "postgresql+psycopg"
+    return database.url.set(drivername=driver).render_as_string(hide_password=False)
+
+
+def _sqlite_engine(database: Database) -> sa.Engine:
+    """The engine's own connections to the one file. `unixepoch` exists only since SQLite 3.42 and DBOS needs it."""
+    engine = sa.create_engine(f"sqlite:///{database.path}")
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        connection.create_function("unixepoch", -1, lambda *_: time.time())
+        sqlite_pragmas(connection)
+
+    return engine

@@ -1,0 +1,1 @@
+"""The schema's history. `up` brings any older database to the newest."""

@@ -1,0 +1,205 @@
+"""Sandboxes: reserved under the host's cap, created, watched, ended, reaped. Sole writer of the table."""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from shopfloor.auth import service as auth
+from shopfloor.events import log as events
+from shopfloor.events.catalog import SandboxHeartbeatMissed, SandboxStateChanged
+from shopfloor.kit import log, plugins
+from shopfloor.kit.config import Settings
+from shopfloor.kit.db import Database, Session, db_time
+from shopfloor.kit.errors import Conflict, Misconfigured
+from shopfloor.sandboxes import queries
+from shopfloor.sandboxes.models import SandboxRow
+from shopfloor.sandboxes.port import Adapter, Finding, SandboxInfo, SandboxSpec
+from shopfloor.sandboxes.rules import LIFE, LIVE, SandboxState, Verdict, verdict
+
+logger = log.get(__name__)
+
+ADAPTERS = "shopfloor.sandboxes.adapters"
+COMING = ("e2b", "dagger")
+"""Sandbox types the sources name that have no adapter yet (AWM-03)."""
+
+
+class CapacityExhausted(Conflict):
+    """Every sandbox place of this host is taken."""
+
+    hint = "Wait for one to end, delete one, or raise max_sandboxes."
+
+
+class BadSandboxSettings(Misconfigured):
+    """The settings of a sandbox adapter are not usable."""
+
+
+class Sandboxes:
+    """The sandboxes of one host."""
+
+    def __init__(self, settings: Settings, database: Database, host_id: str) -> None:
+        self.settings = settings
+        self.database = database
+        self.host_id = host_id
+        self.root = settings.data_dir / "sandboxes"
+        self._adapters: dict[str, Adapter] = {}
+
+    def adapter(self, sandbox_type: str) -> Adapter:
+        """The adapter of that name, set up with its part of the configuration."""
+        if sandbox_type not in self._adapters:
+            if sandbox_type in COMING:
+                raise plugins.UnknownAdapter(
+                    f"sandbox type {sandbox_type!r} is not available yet",
+                    hint=f"Available: {', '.join(plugins.names(ADAPTERS))}.",
+                )
+            module = plugins.load(ADAPTERS, sandbox_type)
+            try:
+                config = module.Config(**self.settings.sandboxes.get(sandbox_type, {}))
+            except ValueError as error:
+                raise BadSandboxSettings(
+                    f"[sandboxes.{sandbox_type}]: {error}", hint="Correct that table in shopfloor.toml."
+                ) from error
+            self._adapters[sandbox_type] = cast("Adapter", module.create(self.root / sandbox_type, config))
+        return self._adapters[sandbox_type]
+
+    def names(self) -> list[str]:
+        """The sandbox types that exist here."""
+        return plugins.names(ADAPTERS)
+
+    async def has_place(self, session: Session) -> bool:
+        """Whether this host may run one more sandbox."""
+        return await queries.live_count(session, self.host_id) < self.settings.max_sandboxes
+
+    async def reserve(self, session: Session, sandbox_id: str, sandbox_type: str, **columns: Any) -> SandboxRow:
+        """Take a place for a sandbox to come; raises CapacityExhausted. The caller's transaction holds the host's claim lock."""
+        if not await self.has_place(session):
+            raise CapacityExhausted(f"all {self.settings.max_sandboxes} sandboxes of this host are taken")
+        row = SandboxRow(
+            sandbox_id=sandbox_id,
+            sandbox_type=sandbox_type,
+            state=SandboxState.PENDING,
+            host_id=self.host_id,
+            missed_heartbeats=0,
+            reason="",
+            capabilities={},
+            **columns,
+        )
+        session.add(row)
+        await session.flush()
+        await self._tell(session, row, "", SandboxState.PENDING, "")
+        return row
+
+    async def start(self, sandbox_id: str, spec: SandboxSpec) -> SandboxInfo:
+        """Create and start a reserved sandbox, or re-attach to it. Raises what the adapter raises, with the row FAILED."""
+        async with self.database.transaction() as session:
+            row = await queries.get(session, sandbox_id)
+            if row.state == SandboxState.PENDING:
+                await self._move(session, row, SandboxState.CREATING)
+        adapter = self.adapter(row.sandbox_type)
+        try:
+            info = await adapter.create(spec)
+            capabilities = asdict(await adapter.capabilities())
+        except Exception as error:
+            await self.move(sandbox_id, SandboxState.FAILED, reason=str(error))
+            raise
+        async with self.database.transaction() as session:
+            row = await queries.get(session, sandbox_id)
+            if row.state == SandboxState.CREATING:
+                row.capabilities = capabilities
+                row.started_at = cast("Any", db_time())
+                await self._move(session, row, SandboxState.RUNNING)
+        return info
+
+    async def move(self, sandbox_id: str, to: SandboxState, *, reason: str = "") -> bool:
+        """Move the sandbox on in its life if that is allowed from where it is; answers whether it was."""
+        async with self.database.transaction() as session:
+            row = await queries.find(session, sandbox_id)
+            if row is None or not LIFE.allows(SandboxState(row.state), to):
+                return False
+            await self._move(session, row, to, reason)
+            return True
+
+    async def info(self, row: SandboxRow) -> SandboxInfo | None:
+        """What the operating system knows of the sandbox."""
+        return await self.adapter(row.sandbox_type).get(row.sandbox_id)
+
+    async def note_silence(self, sandbox_id: str, missed: int) -> Verdict:
+        """Announce a new rung of the heartbeat ladder, once; hearing from the sandbox again resets it."""
+        async with self.database.transaction() as session:
+            row = await queries.get(session, sandbox_id)
+            if missed != row.missed_heartbeats:
+                row.missed_heartbeats = missed
+                if missed:
+                    fact = SandboxHeartbeatMissed(sandbox_id=sandbox_id, missed=missed, verdict=verdict(missed))
+                    await events.append(session, fact, work_order_id=row.work_order_id)
+        return verdict(missed)
+
+    async def terminate(self, sandbox_id: str, *, reason: str = "", grace_seconds: float = 10) -> tuple[int, bool]:
+        """End the sandbox and remove it; its token is worth nothing from the first moment.
+
+        Answers (milliseconds the graceful stop took, whether it had to be forced). Idempotent.
+        """
+        async with self.database.transaction() as session:
+            row = await queries.get(session, sandbox_id)
+        if row.state == SandboxState.TERMINATED:
+            return 0, False
+        adapter, began, forced = self.adapter(row.sandbox_type), asyncio.get_running_loop().time(), False
+        if grace_seconds:
+            try:
+                await adapter.stop(sandbox_id, grace_seconds=grace_seconds)
+            except Exception as error:
+                forced = True
+                logger.warning("sandbox_stop_failed", sandbox_id=sandbox_id, error=str(error))
+        took = int((asyncio.get_running_loop().time() - began) * 1000)
+        async with self.database.transaction() as session:
+            await auth.revoke(session, sandbox_id)
+        await adapter.destroy(sandbox_id)
+        await self.move(sandbox_id, SandboxState.TERMINATED, reason=reason)
+        logger.info("sandbox_cleanup_completed", sandbox_id=sandbox_id, reason=reason)
+        return took, forced or took >= grace_seconds * 1000 > 0
+
+    async def reap(self) -> list[str]:
+        """Remove every sandbox found on this host that no row wants alive; answers their ids."""
+        gone: list[str] = []
+        for name in self.names():
+            if not (self.root / name).exists():
+                continue
+            for found in await self.adapter(name).list():
+                async with self.database.reading() as session:
+                    row = await queries.find(session, found.sandbox_id)
+                if row is None or row.state not in LIVE:
+                    await self.adapter(name).destroy(found.sandbox_id)
+                    gone.append(found.sandbox_id)
+        if gone:
+            logger.info("sandboxes_reaped", sandbox_ids=gone)
+        return gone
+
+    async def doctor(self) -> list[Finding]:
+        """Try every adapter for real."""
+        findings: list[Finding] = []
+        for name in self.names():
+            findings += await self.adapter(name).doctor()
+        return findings
+
+    async def _move(self, session: Session, row: SandboxRow, to: SandboxState, reason: str = "") -> None:
+        before = SandboxState(row.state)
+        row.state = LIFE.step(before, to)
+        row.reason = reason or row.reason
+        if to not in LIVE and row.ended_at is None:
+            row.ended_at = cast("Any", db_time())
+        await self._tell(session, row, before, to, reason)
+
+    async def _tell(self, session: Session, row: SandboxRow, before: str, after: str, reason: str) -> None:
+        fact = SandboxStateChanged(sandbox_id=row.sandbox_id, before=before, after=after, reason=reason)
+        await events.append(session, fact, work_order_id=row.work_order_id)
+        logger.info("sandbox_state_changed", sandbox_id=row.sandbox_id, before=before, after=after, reason=reason)
+
+
+def host_id(data_dir: Path) -> str:
+    """This host's id: made once per data directory."""
+    place = data_dir / "host-id"
+    if not place.exists():
+        from shopfloor.kit import ids
+
+        place.write_text(ids.new("host"))
+    return place.read_text().strip()

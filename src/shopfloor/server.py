@@ -1,0 +1,105 @@
+"""Run the processes: `up` is everything in one, `serve` the API, `engine` the work."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from shopfloor import app as application
+from shopfloor.kit import log, schema
+from shopfloor.kit.config import Settings
+from shopfloor.kit.db import Database
+from shopfloor.kit.errors import Misconfigured
+
+logger = log.get(__name__)
+
+
+class AddressTaken(Misconfigured):
+    """The address is in use."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: one process has several servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `run`."""
+        yield
+
+
+def listener(settings: Settings) -> socket.socket:
+    """The TCP socket of the API; raises AddressTaken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((settings.host, settings.port))
+    except OSError as error:
+        opened.close()
+        raise AddressTaken(
+            f"{settings.host}:{settings.port}: {error.strerror}",
+            hint="Another Shopfloor may be running (shopfloor status), or choose another port (--port).",
+        ) from error
+    opened.listen(1024)
+    opened.setblocking(False)
+    return opened
+
+
+async def run(settings: Settings, *, api: bool = True, engine: bool = True) -> None:
+    """Run until SIGINT or SIGTERM."""
+    await asyncio.to_thread(_migrate, settings)
+    tcp = listener(settings) if api else None
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with application.assemble(settings) as app, contextlib.AsyncExitStack() as stack:
+        servers: list[_Server] = []
+        served = [asyncio.create_task(_serve_door(app, settings, servers))]
+        if tcp is not None:
+            served.append(asyncio.create_task(_serve(app, tcp, servers)))
+        if engine:
+            from shopfloor.engine import working
+
+            await stack.enter_async_context(working(app.state.tools))
+        logger.info("server_started", host=settings.host, port=tcp.getsockname()[1] if tcp else None, pid=os.getpid())
+        await stop.wait()
+        logger.info("server_stopping")
+        for server in servers:
+            server.should_exit = True
+        served[0].cancel()
+        await asyncio.wait(served, timeout=5)
+    logger.info("server_stopped")
+
+
+def _migrate(settings: Settings) -> None:
+    with application.locked(settings):
+        schema.upgrade(Database(settings.database))
+
+
+async def _serve(app: FastAPI, opened: socket.socket, servers: list[_Server]) -> None:
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=3,
+        server_header=False,
+    )
+    server = _Server(config)
+    servers.append(server)
+    await server.serve(sockets=[opened])
+
+
+async def _serve_door(app: FastAPI, settings: Settings, servers: list[_Server]) -> None:
+    """Serve sandboxes; when another process of this host does, stand by to take over."""
+    while (opened := application.door(settings)) is None:  # noqa: ASYNC110 - another process's lock sends no event
+        await asyncio.sleep(0.5)
+    with contextlib.closing(opened[1]):
+        await _serve(app, opened[0], servers)

@@ -1,0 +1,215 @@
+"""The doors of the engine: the durable workflow of an attempt, the loops that claim, adopt and reap, the reactions to facts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from shopfloor.events import log as events
+from shopfloor.events.bus import Filter
+from shopfloor.events.catalog import AttemptAdopted
+from shopfloor.kit import log
+from shopfloor.kit.background import Background
+from shopfloor.kit.engine import Engine
+from shopfloor.kit.errors import Problem
+from shopfloor.workorders import queries, service
+from shopfloor.workorders.models import Attempt, WorkOrder
+from shopfloor.workorders.rules import AttemptState, OrderStatus
+from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.conclude import conclude
+from shopfloor.workorders.steps.deliver import deliver
+from shopfloor.workorders.steps.prepare import prepare
+from shopfloor.workorders.steps.run import finish, watch
+
+logger = log.get(__name__)
+
+WORKFLOW = "attempt"
+REACT_TO = (
+    "workflow.phase_started",
+    "agent.session",
+    "agent.started",
+    "attempt.result_submitted",
+    "work_order.status_changed",
+)
+DATABASE_AWAY = (sa.exc.InterfaceError, sa.exc.OperationalError, sa.exc.TimeoutError)
+"""Not the attempt's fault: tried until the database is back or another engine has adopted the attempt."""
+TRIES = 3
+"""How often a step that fails for no known reason is tried before its attempt fails."""
+
+
+@dataclass
+class Jobs:
+    """The work-order part of one engine process."""
+
+    tools: Tools
+    engine: Engine
+    background: Background
+
+    def register(self) -> None:
+        """Tell the engine the one workflow: prepare, watch until there is a result, deliver, conclude."""
+        first = self._step("prepare", prepare, "stop")
+        look = self._step("watch", watch, "stop")
+        out = self._step("deliver", deliver, None)
+        last = self.engine.step("conclude", self._conclude)
+
+        async def attempt(attempt_id: str) -> None:
+            verdict = await first(attempt_id)
+            while verdict == "go":
+                verdict = await look(attempt_id)
+            if verdict == "deliver":
+                await out(attempt_id)
+            await last(attempt_id)
+
+        self.engine.workflow(WORKFLOW, attempt)
+
+    def _step(
+        self, name: str, work: Callable[[Tools, str], Awaitable[Any]], when_failed: Any
+    ) -> Callable[..., Awaitable[Any]]:
+        """A step whose known problems fail the attempt with their own words, and whose unknown ones do so after some tries."""
+
+        async def guarded(attempt_id: str) -> Any:
+            failures, pause = 0, 0.2
+            while True:
+                try:
+                    if failures < TRIES:
+                        return await work(self.tools, attempt_id)
+                    await finish(self.tools, attempt_id, AttemptState.FAILED, reason)
+                    return when_failed
+                except Problem as problem:
+                    failures, reason = TRIES, f"{problem.code}: {problem.message} {problem.hint}".strip()
+                except Exception as error:
+                    failures += not isinstance(error, DATABASE_AWAY)
+                    reason = f"internal error in {name}: {error}"
+                    logger.exception("attempt_step_failed", step=name, attempt_id=attempt_id, retry_in_seconds=pause)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 5)
+
+        return self.engine.step(name, guarded)
+
+    async def _conclude(self, attempt_id: str) -> None:
+        """Conclude must happen: it is tried until it succeeds."""
+        pause = 0.2
+        while True:
+            try:
+                await conclude(self.tools, attempt_id)
+            except Exception:
+                logger.exception("attempt_conclude_failed", attempt_id=attempt_id, retry_in_seconds=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 30)
+            else:
+                return
+
+    async def launch(self) -> None:
+        """Take over what dead engines left, then begin to claim."""
+        await self.engine.launch()
+        await self._adopt()
+        await self.tools.sandboxes.reap()
+        self.background.keep("react", self._react)
+        self.background.keep("claim", self._claim)
+        self.background.keep("reap", self._reap)
+        if not self.tools.database.sqlite:
+            self.background.keep("beat", self._beat)
+            self.background.keep("sweep", self._sweep)
+
+    async def _claim(self) -> None:
+        """Start due orders as long as there are places; woken by events, with a slow look in between."""
+        pause = 5.0 if self.tools.database.sqlite else 1.0
+        while True:
+            self.tools.claimable.clear()
+            while attempt := await self._claim_one():
+                await self.engine.start(WORKFLOW, attempt.attempt_id)
+            try:
+                await asyncio.wait_for(self.tools.claimable.wait(), min(pause, await self._next_due(pause)))
+            except TimeoutError:
+                continue
+
+    async def _claim_one(self) -> Attempt | None:
+        async with self.tools.database.transaction() as session:
+            return await service.claim(session, self.tools.sandboxes, self.engine.id)
+
+    async def _next_due(self, longest: float) -> float:
+        """Seconds until a waiting order becomes due."""
+        async with self.tools.database.reading() as session:
+            earliest = await session.scalar(
+                sa.select(sa.func.min(WorkOrder.not_before)).where(WorkOrder.status == OrderStatus.PENDING)
+            )
+            here = await session.scalar(sa.select(service.db_time()))
+        if earliest is None or here is None:
+            return longest
+        wait = (earliest - here).total_seconds()
+        return max(0.05, wait) if wait > 0 else longest
+
+    async def _adopt(self) -> None:
+        """Continue every unfinished attempt whose engine is dead, or that was claimed and never started."""
+        dead = await self.engine.dead()
+        async with self.tools.database.reading() as session:
+            orphans = await queries.unfinished(session, dead)
+        for orphan in orphans:
+            await self._take(orphan, dead)
+        if dead:
+            await self.engine.adopt(dead)
+        for orphan in orphans:
+            if not await self.engine.known(orphan.attempt_id):
+                await self.engine.start(WORKFLOW, orphan.attempt_id)
+        if dead and not await self.engine.owes(dead):
+            await self.engine.forget(dead)
+
+    async def _take(self, orphan: Attempt, dead: list[str]) -> None:
+        async with self.tools.database.transaction() as session:
+            taken = await session.scalar(
+                sa.update(Attempt)
+                .where(Attempt.attempt_id == orphan.attempt_id, Attempt.engine_id.in_(dead))
+                .values(engine_id=self.engine.id)
+                .returning(Attempt.attempt_id)
+            )
+            if taken:
+                fact = AttemptAdopted(
+                    work_order_id=orphan.work_order_id,
+                    attempt_id=orphan.attempt_id,
+                    from_engine=orphan.engine_id,
+                    to_engine=self.engine.id,
+                )
+                await events.append(session, fact)
+
+    async def _beat(self) -> None:
+        while True:
+            await self.engine.beat()
+            await asyncio.sleep(self.engine.lease_seconds / 5)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.engine.lease_seconds / 5)
+            await self._adopt()
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(60)
+            await self.tools.sandboxes.reap()
+
+    async def _react(self) -> None:
+        """Keep orders' phase and conversation up to date from the facts, and wake whoever waits for them."""
+        async with self.tools.database.reading() as session:
+            running = [a.work_order_id for a in await queries.unfinished(session)]
+        async with self.tools.hub.subscribe(Filter(event_types=frozenset(REACT_TO))) as feed:
+            for order_id in running:
+                await self._refresh(order_id)
+            async for event in feed:
+                if event.work_order_id:
+                    if event.event_type.startswith(("workflow.", "agent.")):
+                        await self._refresh(event.work_order_id)
+                    self.tools.tell(event.work_order_id)
+                if event.event_type == "work_order.status_changed":
+                    self.tools.claimable.set()
+
+    async def _refresh(self, order_id: str) -> None:
+        async with self.tools.database.reading() as session:
+            phase = await queries.newest_event(session, order_id, "workflow.phase_started")
+            spoken = await queries.newest_event(session, order_id, "agent.session", "agent.started")
+        async with self.tools.database.transaction() as session:
+            order = await queries.get(session, order_id)
+            if phase and order.status == OrderStatus.RUNNING:
+                await service.enter_phase(session, order, str(phase[1].get("phase", ""))[:20])
+            if spoken and isinstance(session_id := spoken[1].get("session_id"), str):
+                order.agent_session_id = session_id[:255]

@@ -1,0 +1,117 @@
+"""Reads of work orders."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from shopfloor.events.models import EventRow
+from shopfloor.kit.db import Session
+from shopfloor.kit.errors import NotFound
+from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
+from shopfloor.workorders.rules import ENDS, AttemptState
+
+BUNDLES = ("checkpoint.bundle", "result.bundle")
+
+
+class WorkOrderNotFound(NotFound):
+    """There is no such work order."""
+
+    hint = "GET /api/v1/agent-work-orders lists them."
+
+
+class AttemptNotFound(NotFound):
+    """No attempt belongs to this sandbox."""
+
+
+async def get(session: Session, order_id: str) -> WorkOrder:
+    """The work order; raises WorkOrderNotFound."""
+    if (order := await session.get(WorkOrder, order_id)) is None:
+        raise WorkOrderNotFound(f"there is no work order {order_id[:60]!r}")
+    return order
+
+
+async def listing(session: Session, *, status: str | None, limit: int, offset: int) -> tuple[Sequence[WorkOrder], int]:
+    """A page of work orders, newest first, and how many there are in all (AWA-07)."""
+    query = sa.select(WorkOrder)
+    if status:
+        query = query.where(WorkOrder.status == status)
+    total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
+    page = query.order_by(WorkOrder.created_at.desc(), WorkOrder.agent_work_order_id).limit(limit).offset(offset)
+    return (await session.scalars(page)).all(), total or 0
+
+
+async def attempt(session: Session, attempt_id: str) -> Attempt:
+    """The attempt of that id."""
+    if (row := await session.get(Attempt, attempt_id)) is None:
+        raise AttemptNotFound(f"there is no attempt {attempt_id!r}")
+    return row
+
+
+async def attempt_of_sandbox(session: Session, sandbox_id: str) -> Attempt:
+    """The attempt that runs in a sandbox; raises AttemptNotFound."""
+    row = await session.scalar(sa.select(Attempt).where(Attempt.sandbox_id == sandbox_id))
+    if row is None:
+        raise AttemptNotFound(f"no attempt belongs to sandbox {sandbox_id!r}")
+    return row
+
+
+async def current_attempt(session: Session, order_id: str) -> Attempt | None:
+    """The newest attempt at an order."""
+    newest = sa.select(Attempt).where(Attempt.work_order_id == order_id).order_by(Attempt.number.desc()).limit(1)
+    return await session.scalar(newest)
+
+
+async def attempts(session: Session, order_id: str) -> Sequence[Attempt]:
+    """Every attempt at an order, oldest first."""
+    rows = sa.select(Attempt).where(Attempt.work_order_id == order_id).order_by(Attempt.number)
+    return (await session.scalars(rows)).all()
+
+
+async def unfinished(session: Session, engine_ids: Sequence[str] | None = None) -> Sequence[Attempt]:
+    """Attempts that are not concluded, of some engines or of all."""
+    query = sa.select(Attempt).where(Attempt.concluded.is_(False))
+    if engine_ids is not None:
+        query = query.where(Attempt.engine_id.in_(engine_ids))
+    return (await session.scalars(query)).all()
+
+
+async def newest_bundle(session: Session, order_id: str) -> Artifact | None:
+    """The newest bundle of commits that an order's sandboxes handed out."""
+    query = sa.select(Artifact).where(Artifact.work_order_id == order_id, Artifact.name.in_(BUNDLES))
+    return await session.scalar(query.order_by(Artifact.id.desc()).limit(1))
+
+
+async def lost_count(session: Session, order_id: str) -> int:
+    """How many attempts at an order were lost."""
+    count = sa.select(sa.func.count()).where(Attempt.work_order_id == order_id, Attempt.state == AttemptState.LOST)
+    return await session.scalar(count) or 0
+
+
+async def newest_event(session: Session, order_id: str, *event_types: str) -> tuple[EventRow, dict[str, Any]] | None:
+    """The newest event of an order among some types, with its payload."""
+    query = sa.select(EventRow).where(EventRow.work_order_id == order_id, EventRow.event_type.in_(event_types))
+    row = await session.scalar(query.order_by(EventRow.id.desc()).limit(1))
+    return (row, orjson.loads(row.payload)) if row else None
+
+
+async def steps_done(session: Session, order_id: str) -> set[str]:
+    """The steps whose completion a worker reported with their commit handed out."""
+    query = sa.select(EventRow.payload).where(
+        EventRow.work_order_id == order_id, EventRow.event_type == "workflow.phase_completed"
+    )
+    return {orjson.loads(payload).get("step", "") for payload in await session.scalars(query)}
+
+
+async def timeline(session: Session, order_id: str, *, limit: int, offset: int) -> tuple[Sequence[EventRow], int]:
+    """A page of everything that happened to an order, oldest first, and the count of it all (AWA-06)."""
+    mine = EventRow.work_order_id == order_id
+    total = await session.scalar(sa.select(sa.func.count()).where(mine))
+    rows = sa.select(EventRow).where(mine).order_by(EventRow.xid, EventRow.id).limit(limit).offset(offset)
+    return (await session.scalars(rows)).all(), total or 0
+
+
+def ended(row: Attempt) -> bool:
+    """Whether an attempt is over."""
+    return row.state == AttemptState.DONE or row.state in ENDS

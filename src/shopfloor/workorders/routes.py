@@ -1,0 +1,279 @@
+"""The HTTP door of work orders (AWA-01…07) and of what sandboxes hand in."""
+
+import re
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+
+from shopfloor.agents import service as agents
+from shopfloor.auth.guard import person, sandbox_or_person
+from shopfloor.events.models import EventRow
+from shopfloor.forges import rules as forge_rules
+from shopfloor.kit.clock import iso
+from shopfloor.kit.errors import Conflict, Malformed
+from shopfloor.messages import service as messages
+from shopfloor.workorders import queries, service
+from shopfloor.workorders.models import WorkOrder
+from shopfloor.workorders.rules import FINISHED, OrderStatus, workflow_type
+from shopfloor.workorders.schemas import (
+    AgentWorkOrder,
+    AgentWorkOrderList,
+    AgentWorkOrderResponse,
+    ArtifactResponse,
+    CreateAgentWorkOrderRequest,
+    Explanation,
+    GitProgress,
+    LogPage,
+    PhaseHistory,
+    PromptRequest,
+    PromptResponse,
+    ResultRequest,
+    ResultResponse,
+    RetryRequest,
+)
+from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.explain import explain
+from shopfloor.workorders.steps.receive import import_commits
+
+router = APIRouter(prefix="/api/v1", tags=["work orders"])
+Person = Depends(person)
+OrderId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9._-]+$")]
+SandboxId = Annotated[str, Path(max_length=255)]
+ARTIFACT_NAME = re.compile(r"^[a-z][a-z0-9._-]{0,99}$")
+
+
+class IsolationNeeded(Conflict):
+    """This sandbox type gives the agent your user's own rights on this machine."""
+
+    status = 422
+    hint = "Use sandbox_type 'local', or say allow_no_isolation=true if you trust the agent and the repository with everything you can reach."
+
+
+def tools(request: Request) -> Tools:
+    """The tools of this process."""
+    found: Tools = request.app.state.tools
+    return found
+
+
+Tooled = Annotated[Tools, Depends(tools)]
+
+
+@router.post("/agent-work-orders", status_code=201, dependencies=[Person])
+async def create_work_order(
+    body: CreateAgentWorkOrderRequest,
+    house: Tooled,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> AgentWorkOrderResponse:
+    """Accept a piece of work; it starts by itself."""
+    columns = _checked(body, house)
+    async with house.database.transaction() as session:
+        order = await service.create(session, **columns, idempotency_key=idempotency_key)
+    house.claimable.set()
+    return _answer(order)
+
+
+def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str, Any]:
+    """Everything that can be refused is refused here, before anything is stored."""
+    settings = house.settings
+    agent = body.agent or settings.default_agent
+    profile = agents.profile(settings, agent)
+    sandbox_type = body.sandbox_type or settings.default_sandbox
+    adapter = house.sandboxes.adapter(sandbox_type)
+    if adapter.isolated is False and not body.allow_no_isolation:
+        raise IsolationNeeded(f"sandbox type {sandbox_type!r} has no isolation")
+    return {
+        "repository_url": forge_rules.repository_url(body.repository_url),
+        "workflow_type": str(workflow_type(body.workflow_type)),
+        "sandbox_type": sandbox_type,
+        "agent": agent,
+        "model": body.model or profile.model,
+        "agent_options": agents.checked_options(profile, body.agent_options),
+        "initial_prompt": body.initial_prompt,
+        "github_issue_number": body.github_issue_number,
+        "base_branch": body.base_branch,
+        "allow_no_isolation": body.allow_no_isolation,
+        "max_attempts": body.max_attempts or settings.max_attempts,
+        "timeout_seconds": body.timeout_seconds or settings.work_order_timeout_seconds,
+    }
+
+
+@router.get("/agent-work-orders", dependencies=[Person])
+async def list_work_orders(
+    house: Tooled,
+    status: OrderStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+) -> AgentWorkOrderList:
+    """Work orders, newest first."""
+    async with house.database.reading() as session:
+        rows, total = await queries.listing(session, status=status, limit=limit, offset=offset)
+    return AgentWorkOrderList(
+        agent_work_orders=[_view(row) for row in rows], total_count=total, has_more=offset + len(rows) < total
+    )
+
+
+@router.get("/agent-work-orders/{order_id}", dependencies=[Person])
+async def get_work_order(order_id: OrderId, house: Tooled) -> AgentWorkOrderResponse:
+    """One work order, its git numbers as of its newest commit."""
+    async with house.database.reading() as session:
+        return _answer(await queries.get(session, order_id))
+
+
+@router.post("/agent-work-orders/{order_id}/prompt", dependencies=[Person])
+async def prompt_work_order(order_id: OrderId, body: PromptRequest, house: Tooled) -> PromptResponse:
+    """Say something to the order's agent: while it runs it is steered, before it starts it is told at the start."""
+    if body.agent_work_order_id not in {None, order_id}:
+        raise Malformed("agent_work_order_id differs from the one in the path")
+    async with house.database.transaction() as session:
+        order = await queries.get(session, order_id)
+        if order.status in FINISHED:
+            raise service.OrderFinished(
+                f"the order is {order.status}", hint="Use retry with a prompt to continue it, or create a new one."
+            )
+        if order.status == OrderStatus.PENDING or not order.sandbox_identifier:
+            order.prompts = [*order.prompts, body.prompt_text]
+            note, message_id = "kept for the start", None
+        else:
+            message = await messages.queue(
+                session, order.sandbox_identifier, content=body.prompt_text, message_type="user_message"
+            )
+            note, message_id = "queued for the running agent", message.message_id
+    return PromptResponse(agent_work_order_id=order_id, prompt_accepted=True, message=note, message_id=message_id)
+
+
+@router.post("/agent-work-orders/{order_id}/cancel", dependencies=[Person])
+async def cancel_work_order(order_id: OrderId, house: Tooled) -> AgentWorkOrderResponse:
+    """Cancel: the agent is stopped gracefully, what it committed stays."""
+    async with house.database.transaction() as session:
+        order = await queries.get(session, order_id)
+        await service.request_cancel(session, order)
+        await session.refresh(order)
+    house.tell(order_id)
+    return _answer(order)
+
+
+@router.post("/agent-work-orders/{order_id}/retry", dependencies=[Person])
+async def retry_work_order(
+    order_id: OrderId, house: Tooled, body: RetryRequest | None = None
+) -> AgentWorkOrderResponse:
+    """Continue a failed or cancelled order from its last commit and conversation."""
+    wish = body or RetryRequest()
+    if wish.agent:
+        agents.profile(house.settings, wish.agent)
+    async with house.database.transaction() as session:
+        order = await queries.get(session, order_id)
+        await service.retry(session, order, prompt=wish.prompt, agent=wish.agent, model=wish.model)
+        await session.refresh(order)
+    house.claimable.set()
+    return _answer(order)
+
+
+@router.get("/agent-work-orders/{order_id}/git-progress", dependencies=[Person])
+async def git_progress(order_id: OrderId, house: Tooled) -> GitProgress:
+    """The branch as git sees it now (AWA-05)."""
+    async with house.database.reading() as session:
+        order = await queries.get(session, order_id)
+        bundle = await queries.newest_bundle(session, order_id)
+        here = await session.scalar(queries.sa.select(service.db_time()))
+    head = order.head_commit
+    if bundle and not bundle.imported:
+        head = await import_commits(house, bundle) or head
+    numbers = await house.repositories.progress(order.repository_url, head, order.base_commit)
+    return GitProgress(
+        agent_work_order_id=order_id,
+        current_phase=order.current_phase or "planning",
+        git_commit_count=numbers.git_commit_count,
+        git_files_changed=numbers.git_files_changed,
+        git_lines_added=numbers.git_lines_added,
+        git_lines_removed=numbers.git_lines_removed,
+        latest_commit_message=numbers.latest_commit_message,
+        latest_commit_sha=numbers.latest_commit_sha,
+        snapshot_timestamp=here,
+        phase_history=[PhaseHistory.model_validate(entry) for entry in numbers.phase_history],
+    )
+
+
+@router.get("/agent-work-orders/{order_id}/logs", dependencies=[Person])
+async def work_order_logs(
+    order_id: OrderId,
+    house: Tooled,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+) -> LogPage:
+    """Everything that happened to an order, oldest first."""
+    async with house.database.reading() as session:
+        await queries.get(session, order_id)
+        rows, total = await queries.timeline(session, order_id, limit=limit, offset=offset)
+    return LogPage(
+        agent_work_order_id=order_id,
+        log_entries=[_entry(row) for row in rows],
+        total_count=total,
+        has_more=offset + len(rows) < total,
+    )
+
+
+@router.get("/agent-work-orders/{order_id}/explain", dependencies=[Person])
+async def explain_work_order(order_id: OrderId, house: Tooled) -> Explanation:
+    """Why the order is in its status, since when, and what would change it."""
+    return Explanation.model_validate(await explain(house, order_id))
+
+
+@router.put("/sandboxes/{sandbox_id}/artifacts/{name}", dependencies=[Depends(sandbox_or_person)])
+async def put_artifact(
+    sandbox_id: SandboxId,
+    name: str,
+    request: Request,
+    house: Tooled,
+    x_head_sha: Annotated[str | None, Header(pattern=r"^[0-9a-f]{40,64}$")] = None,
+) -> ArtifactResponse:
+    """Take in a bundle of commits, a transcript or another file; durable before it is answered."""
+    if not ARTIFACT_NAME.match(name):
+        raise Malformed("an artifact's name is lower case letters, digits, dots, dashes")
+    async with house.database.reading() as session:
+        await queries.attempt_of_sandbox(session, sandbox_id)
+    sha256, size = await house.blobs.put(request.stream(), limit=house.settings.max_upload_bytes)
+    async with house.database.transaction() as session:
+        artifact = await service.add_artifact(
+            session, sandbox_id, name=name, sha256=sha256, size=size, head_commit=x_head_sha
+        )
+    if name in queries.BUNDLES:
+        request.app.state.background.start("import_commits", import_commits(house, artifact))
+    return ArtifactResponse(name=name, sha256=sha256, size=size)
+
+
+@router.post("/sandboxes/{sandbox_id}/results", dependencies=[Depends(sandbox_or_person)])
+async def submit_result(sandbox_id: SandboxId, body: ResultRequest, house: Tooled) -> ResultResponse:
+    """A worker hands in how its attempt ended (WRK-04); a repeated post changes nothing."""
+    async with house.database.transaction() as session:
+        first = await service.submit_result(session, sandbox_id, body.model_dump())
+        attempt = await queries.attempt_of_sandbox(session, sandbox_id)
+    house.tell(attempt.work_order_id)
+    return ResultResponse(recorded=first)
+
+
+def _view(order: WorkOrder) -> AgentWorkOrder:
+    fields = {name: getattr(order, name) for name in AgentWorkOrder.model_fields if name != "error_message"}
+    return AgentWorkOrder(**fields, error_message=order.reason if order.status == OrderStatus.FAILED else None)
+
+
+def _answer(order: WorkOrder) -> AgentWorkOrderResponse:
+    return AgentWorkOrderResponse(
+        agent_work_order=_view(order), logs_url=f"/api/v1/agent-work-orders/{order.agent_work_order_id}/logs"
+    )
+
+
+def _entry(row: EventRow) -> dict[str, Any]:
+    payload = orjson.loads(row.payload)
+    payload.pop("raw", None)
+    kind = row.event_type
+    bad = "failed" in kind or payload.get("after") == "failed" or kind == "agent.retry"
+    level = "error" if bad and kind != "agent.retry" else "warning" if bad or "missed" in kind else "info"
+    return {
+        "timestamp": iso(row.recorded_at),
+        "level": level,
+        "event": kind,
+        "source": row.source,
+        "sandbox_id": row.sandbox_id,
+        **{key: value for key, value in payload.items() if key not in {"timestamp", "level", "event", "source"}},
+    }

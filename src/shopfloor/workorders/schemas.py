@@ -1,0 +1,184 @@
+"""What goes over the wire about work orders: names and fields as the product requirements give them (AWM-*)."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from shopfloor.kit.http import Schema, Timestamp
+from shopfloor.workorders.rules import OrderStatus
+
+
+class CreateAgentWorkOrderRequest(Schema):
+    """AWM-07, with what our users need beside it."""
+
+    repository_url: str = Field(min_length=1, max_length=2000)
+    workflow_type: str = "agent_workflow_plan_build_test"
+    sandbox_type: str | None = None
+    github_issue_number: int | None = Field(None, ge=1, le=2**31 - 1)
+    initial_prompt: str = Field("", max_length=100_000)
+    agent: str | None = Field(None, max_length=60)
+    model: str | None = Field(None, max_length=200)
+    base_branch: str | None = Field(None, max_length=255)
+    agent_options: dict[str, Any] = Field(default_factory=dict)
+    allow_no_isolation: bool = False
+    max_attempts: int | None = Field(None, ge=1, le=20)
+    timeout_seconds: float | None = Field(None, gt=0, le=7 * 86400)
+
+    @field_validator("initial_prompt", "repository_url", "base_branch", "model", "agent")
+    @classmethod
+    def _no_nul(cls, value: str | None) -> str | None:
+        if value and ("\x00" in value or (not value.isascii() and _lone_surrogate(value))):
+            raise ValueError("must not contain NUL or broken characters")
+        return value
+
+
+class AgentWorkOrder(Schema):
+    """AWM-06, with what our users need beside it."""
+
+    agent_work_order_id: str
+    repository_url: str
+    sandbox_identifier: str | None
+    git_branch_name: str | None
+    agent_session_id: str | None
+    workflow_type: str
+    sandbox_type: str
+    agent: str
+    model: str | None
+    github_issue_number: int | None
+    initial_prompt: str
+    status: OrderStatus
+    reason: str
+    current_phase: str | None
+    base_branch: str | None
+    base_commit: str | None
+    head_commit: str | None
+    change_id: str | None
+    github_pull_request_url: str | None
+    git_commit_count: int
+    git_files_changed: int
+    git_lines_added: int
+    git_lines_removed: int
+    cost_usd: float | None
+    attempts: int
+    max_attempts: int
+    error_message: str | None
+    cancel_requested_at: Timestamp | None
+    created_at: Timestamp
+    updated_at: Timestamp
+    execution_started_at: Timestamp | None
+    execution_completed_at: Timestamp | None
+
+
+class AgentWorkOrderResponse(Schema):
+    """AWM-09."""
+
+    agent_work_order: AgentWorkOrder
+    logs_url: str
+
+
+class AgentWorkOrderList(Schema):
+    """AWA-07."""
+
+    agent_work_orders: list[AgentWorkOrder]
+    total_count: int
+    has_more: bool
+
+
+class PromptRequest(Schema):
+    """AWM-08; the id in the body may be left out, it is in the path."""
+
+    prompt_text: str = Field(min_length=1, max_length=10_000)
+    agent_work_order_id: str | None = None
+
+
+class PromptResponse(Schema):
+    """AWA-03."""
+
+    agent_work_order_id: str
+    prompt_accepted: bool
+    message: str
+    message_id: str | None
+
+
+class RetryRequest(Schema):
+    """How to go on."""
+
+    prompt: str = Field("", max_length=100_000)
+    agent: str | None = Field(None, max_length=60)
+    model: str | None = Field(None, max_length=200)
+
+
+class PhaseHistory(Schema):
+    """One phase as the branch's commits tell it."""
+
+    phase: str
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
+    commits: int
+
+
+class GitProgress(Schema):
+    """AWM-10, computed by git from the branch."""
+
+    agent_work_order_id: str
+    current_phase: str | None
+    git_commit_count: int
+    git_files_changed: int
+    git_lines_added: int
+    git_lines_removed: int
+    latest_commit_message: str | None
+    latest_commit_sha: str | None
+    snapshot_timestamp: Timestamp
+    phase_history: list[PhaseHistory]
+
+
+class LogPage(Schema):
+    """AWA-06."""
+
+    agent_work_order_id: str
+    log_entries: list[dict[str, Any]]
+    total_count: int
+    has_more: bool
+
+
+class Explanation(Schema):
+    """Why a status is what it is."""
+
+    subject: str
+    status: str
+    since: Timestamp | None
+    reason: str
+    evidence: list[dict[str, Any]]
+    what_would_change_it: list[str]
+
+
+class ResultRequest(Schema):
+    """What a worker submits at the end (WRK-04)."""
+
+    fencing: int = Field(ge=0, le=2**31 - 1)
+    status: Literal["completed", "failed", "interrupted"]
+    summary: str = Field("", max_length=20_000)
+    reason: str = Field("", max_length=20_000)
+    files_changed: list[dict[str, str]] = Field(default_factory=list, max_length=10_000)
+    head_sha: str | None = Field(None, pattern=r"^[0-9a-f]{40,64}$")
+    agent_session_id: str | None = Field(None, max_length=255)
+    cost_usd: float | None = Field(None, ge=0)
+    usage: dict[str, Any] = Field(default_factory=dict)
+
+
+class ResultResponse(Schema):
+    """Whether this was the first time."""
+
+    recorded: bool
+
+
+class ArtifactResponse(Schema):
+    """What was stored."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+def _lone_surrogate(value: str) -> bool:
+    return any(0xD800 <= ord(character) <= 0xDFFF for character in value)

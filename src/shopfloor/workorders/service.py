@@ -1,0 +1,261 @@
+"""Work orders: created, claimed, moved, cancelled, retried. Sole writer of their tables."""
+
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from shopfloor.events import log as events
+from shopfloor.events.catalog import (
+    AttemptStateChanged,
+    ResultSubmitted,
+    WorkflowPhaseChanged,
+    WorkOrderCreated,
+    WorkOrderFinished,
+    WorkOrderStatusChanged,
+)
+from shopfloor.kit import ids, log
+from shopfloor.kit.db import Session, db_time
+from shopfloor.kit.errors import Conflict
+from shopfloor.sandboxes.service import Sandboxes
+from shopfloor.workorders import queries
+from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
+from shopfloor.workorders.rules import ATTEMPT, ENDS, FINISHED, ORDER, AttemptState, OrderStatus, Phase
+
+logger = log.get(__name__)
+
+LOGGED = {
+    OrderStatus.PENDING: "agent_work_order_requeued",
+    OrderStatus.RUNNING: "agent_work_order_started",
+    OrderStatus.COMPLETED: "agent_work_order_completed",
+    OrderStatus.FAILED: "agent_work_order_failed",
+    OrderStatus.CANCELLED: "agent_work_order_cancelled",
+}
+CLAIM_LOCK = 0x5F0F
+"""PostgreSQL advisory lock: claims count the host's places one after the other."""
+
+
+class OrderFinished(Conflict):
+    """The work order is finished."""
+
+
+class OrderNotRunning(Conflict):
+    """The work order is not running."""
+
+
+class StaleFencing(Conflict):
+    """A newer attempt has taken over; this result changes nothing."""
+
+    hint = "Stop: this sandbox is no longer wanted."
+
+
+async def create(session: Session, **columns: Any) -> WorkOrder:
+    """Accept a piece of work; it starts as soon as a place is free."""
+    order = WorkOrder(
+        agent_work_order_id=ids.new("wo"),
+        status=OrderStatus.PENDING,
+        prompts=[],
+        attempts=0,
+        reason="waiting for a place",
+        git_commit_count=0,
+        git_files_changed=0,
+        git_lines_added=0,
+        git_lines_removed=0,
+        **columns,
+    )
+    session.add(order)
+    await session.flush()
+    await session.refresh(order)
+    fact = WorkOrderCreated(
+        work_order_id=order.agent_work_order_id,
+        repository_url=order.repository_url,
+        workflow_type=order.workflow_type,
+    )
+    await events.append(session, fact)
+    logger.info(
+        "agent_work_order_created",
+        agent_work_order_id=order.agent_work_order_id,
+        repository_url=order.repository_url,
+        workflow_type=order.workflow_type,
+        sandbox_type=order.sandbox_type,
+    )
+    return order
+
+
+async def claim(session: Session, sandboxes: Sandboxes, engine_id: str) -> Attempt | None:
+    """Claim the oldest due order and a place for its sandbox in one step; None when there is nothing to do or no place."""
+    if not sandboxes.database.sqlite:
+        await session.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIM_LOCK)))
+    due = (
+        sa.select(WorkOrder)
+        .where(WorkOrder.status == OrderStatus.PENDING, WorkOrder.not_before <= db_time())
+        .order_by(WorkOrder.not_before, WorkOrder.created_at)
+        .limit(1)
+    )
+    if (order := await session.scalar(due)) is None:
+        return None
+    if not await sandboxes.has_place(session):
+        return None
+    return await _new_attempt(session, sandboxes, order, engine_id)
+
+
+async def _new_attempt(session: Session, sandboxes: Sandboxes, order: WorkOrder, engine_id: str) -> Attempt:
+    order_id, number = order.agent_work_order_id, order.attempts + 1
+    attempt = Attempt(
+        attempt_id=f"{order_id}-{number}",
+        work_order_id=order_id,
+        number=number,
+        state=AttemptState.CLAIMED,
+        engine_id=engine_id,
+        sandbox_id=f"{order.sandbox_type.replace('_', '-')}-{order_id}-{number}",
+        concluded=False,
+        reason="",
+    )
+    session.add(attempt)
+    order.attempts = number
+    order.sandbox_identifier = attempt.sandbox_id
+    order.cancel_requested_at = None
+    if order.execution_started_at is None:
+        order.execution_started_at = cast("Any", db_time())
+    order.execution_completed_at = None
+    await session.flush()
+    await move(session, order, OrderStatus.RUNNING, reason=f"attempt {number} claimed")
+    await sandboxes.reserve(
+        session,
+        attempt.sandbox_id,
+        order.sandbox_type,
+        work_order_id=order_id,
+        attempt_id=attempt.attempt_id,
+        agent_id=order.agent,
+        fencing=number,
+    )
+    return attempt
+
+
+async def move(session: Session, order: WorkOrder, to: OrderStatus, *, reason: str) -> None:
+    """Move an order to another status if the law allows it, with its facts."""
+    before = OrderStatus(order.status)
+    order.status = ORDER.step(before, to)
+    order.reason = reason
+    if to in FINISHED:
+        order.execution_completed_at = cast("Any", db_time())
+    if to == OrderStatus.COMPLETED:
+        await enter_phase(session, order, Phase.COMPLETED)
+    order_id = order.agent_work_order_id
+    await events.append(session, WorkOrderStatusChanged(work_order_id=order_id, before=before, after=to, reason=reason))
+    if to in FINISHED:
+        fact = WorkOrderFinished(
+            work_order_id=order_id,
+            status=to,
+            reason=reason,
+            branch=order.git_branch_name,
+            head_sha=order.head_commit,
+        )
+        await events.append(session, fact)
+    logger.info(LOGGED[to], agent_work_order_id=order_id, reason=reason)
+    await session.flush()
+
+
+async def enter_phase(session: Session, order: WorkOrder, phase: str) -> None:
+    """Note what an order is doing now."""
+    if order.current_phase == phase:
+        return
+    order.current_phase = phase
+    await events.append(session, WorkflowPhaseChanged(work_order_id=order.agent_work_order_id, phase=phase))
+    logger.info("workflow_phase_transition", agent_work_order_id=order.agent_work_order_id, phase=phase)
+
+
+async def step_attempt(session: Session, attempt: Attempt, to: AttemptState, *, reason: str = "") -> bool:
+    """Move an attempt on; answers False when it already is there or is over (a repeated step)."""
+    before = AttemptState(attempt.state)
+    if before == to or not ATTEMPT.allows(before, to):
+        return False
+    attempt.state = to
+    if to == AttemptState.DONE or to in ENDS:
+        attempt.reason = reason
+        attempt.ended_at = cast("Any", db_time())
+    fact = AttemptStateChanged(
+        work_order_id=attempt.work_order_id,
+        attempt_id=attempt.attempt_id,
+        before=before,
+        after=to,
+        reason=reason,
+    )
+    await events.append(session, fact)
+    await session.flush()
+    return True
+
+
+async def submit_result(session: Session, sandbox_id: str, result: dict[str, Any]) -> bool:
+    """Record what a worker submitted, once; raises StaleFencing for a sandbox that has been replaced."""
+    attempt = await queries.attempt_of_sandbox(session, sandbox_id)
+    order = await queries.get(session, attempt.work_order_id)
+    if result["fencing"] != attempt.number or order.attempts != attempt.number or queries.ended(attempt):
+        raise StaleFencing(
+            f"attempt {attempt.number} of {order.agent_work_order_id} is {attempt.state}, the newest is {order.attempts}"
+        )
+    if attempt.result is not None:
+        return False
+    attempt.result = result
+    if session_id := result.get("agent_session_id"):
+        order.agent_session_id = session_id
+    if (cost := result.get("cost_usd")) is not None:
+        order.cost_usd = (order.cost_usd or 0.0) + cost
+    await events.append(
+        session,
+        ResultSubmitted(
+            work_order_id=order.agent_work_order_id, attempt_id=attempt.attempt_id, status=result["status"]
+        ),
+    )
+    await session.flush()
+    return True
+
+
+async def add_artifact(session: Session, sandbox_id: str, **columns: Any) -> Artifact:
+    """Record something a sandbox handed out; its bytes are durable already."""
+    attempt = await queries.attempt_of_sandbox(session, sandbox_id)
+    artifact = Artifact(
+        work_order_id=attempt.work_order_id, attempt_id=attempt.attempt_id, imported=False, note="", **columns
+    )
+    session.add(artifact)
+    await session.flush()
+    return artifact
+
+
+async def request_cancel(session: Session, order: WorkOrder) -> None:
+    """Cancel a waiting order at once, a running one as soon as its agent has been stopped (AWF-01, C14)."""
+    if order.status == OrderStatus.CANCELLED or order.cancel_requested_at is not None:
+        return
+    if order.status == OrderStatus.PENDING:
+        await move(session, order, OrderStatus.CANCELLED, reason="cancelled before it started")
+    elif order.status == OrderStatus.RUNNING:
+        order.cancel_requested_at = cast("Any", db_time())
+        order.reason = "cancelling: the agent is being stopped"
+        await session.flush()
+        await events.append(
+            session,
+            WorkOrderStatusChanged(
+                work_order_id=order.agent_work_order_id,
+                before=order.status,
+                after=order.status,
+                reason=order.reason,
+            ),
+        )
+    else:
+        raise OrderFinished(f"the order is {order.status}", hint="Only a pending or running order can be cancelled.")
+
+
+async def retry(session: Session, order: WorkOrder, *, prompt: str, agent: str | None, model: str | None) -> None:
+    """Queue a failed or cancelled order again; it continues from its last commit and, where possible, conversation."""
+    if order.status not in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
+        raise OrderFinished(
+            f"the order is {order.status}", hint="Only a failed or cancelled order can be retried; create a new one."
+        )
+    if agent and agent != order.agent:
+        order.agent, order.agent_session_id = agent, None
+    order.model = model or order.model
+    if prompt:
+        order.prompts = [*order.prompts, prompt]
+    order.max_attempts = max(order.max_attempts, order.attempts + 1)
+    order.not_before = cast("Any", db_time())
+    order.cancel_requested_at = None
+    await move(session, order, OrderStatus.PENDING, reason="retry asked for")

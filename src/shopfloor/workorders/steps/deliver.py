@@ -1,0 +1,94 @@
+"""Deliver a finished attempt: its bundle into the mirror, the policy, the push, the change to review."""
+
+from shopfloor.kit import log
+from shopfloor.kit.errors import Problem
+from shopfloor.sandboxes.rules import SandboxState
+from shopfloor.workorders import queries, service
+from shopfloor.workorders.models import WorkOrder
+from shopfloor.workorders.rules import AttemptState
+from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.receive import import_commits
+from shopfloor.workorders.steps.run import finish
+
+logger = log.get(__name__)
+
+
+class NothingDelivered(Problem):
+    """The work could not be delivered."""
+
+    status = 409
+
+
+async def deliver(tools: Tools, attempt_id: str) -> None:
+    """Bring the attempt to its end: delivered, or failed with the reason. Idempotent."""
+    async with tools.database.transaction() as session:
+        attempt = await queries.attempt(session, attempt_id)
+        order = await queries.get(session, attempt.work_order_id)
+        await service.step_attempt(session, attempt, AttemptState.DELIVERING)
+    if queries.ended(attempt):
+        return
+    result = attempt.result or {}
+    await tools.sandboxes.move(attempt.sandbox_id, SandboxState.COMPLETING)
+    if result.get("status") != "completed":
+        state = AttemptState.CANCELLED if order.cancel_requested_at else AttemptState.FAILED
+        reason = result.get("reason") or result.get("summary") or "the agent gave no reason"
+        await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=reason)
+        await finish(tools, attempt_id, state, f"{result.get('status')}: {reason}")
+        return
+    try:
+        reason = await _deliver(tools, order)
+    except Problem as problem:
+        await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=problem.message)
+        await finish(
+            tools, attempt_id, AttemptState.FAILED, f"{problem.code}: {problem.message} {problem.hint}".strip()
+        )
+        return
+    await tools.sandboxes.move(attempt.sandbox_id, SandboxState.COMPLETED)
+    await finish(tools, attempt_id, AttemptState.DONE, reason)
+
+
+async def _deliver(tools: Tools, order: WorkOrder) -> str:
+    order_id = order.agent_work_order_id
+    async with tools.database.reading() as session:
+        bundle = await queries.newest_bundle(session, order_id)
+    if bundle is None:
+        raise NothingDelivered("the agent said it was done but committed nothing", hint="Retry with a clearer prompt.")
+    head = await import_commits(tools, bundle)
+    if head is None:
+        async with tools.database.reading() as session:
+            refused = await queries.newest_bundle(session, order_id)
+        raise NothingDelivered(
+            f"the sandbox's commits were refused: {refused.note if refused else ''}",
+            hint="Nothing was pushed. The bundle is kept.",
+        )
+    return await _push(tools, order, head)
+
+
+async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
+    assert order.base_commit
+    assert order.git_branch_name
+    url, order_id = order.repository_url, order.agent_work_order_id
+    await tools.repositories.check_policy(url, order.base_commit, head)
+    forge = tools.repositories.forge(url)
+    await tools.repositories.push(url, head, order.git_branch_name)
+    logger.info("git_push_completed", agent_work_order_id=order_id, branch=order.git_branch_name, commit=head)
+    change = await forge.open_change(
+        tools.database,
+        work_order_id=order_id,
+        repository_url=url,
+        base_branch=order.base_branch or "",
+        base_commit=order.base_commit,
+        head_branch=order.git_branch_name,
+        head_commit=head,
+        title=_title(order),
+        body=order.initial_prompt,
+    )
+    async with tools.database.transaction() as session:
+        row = await queries.get(session, order_id)
+        row.head_commit, row.change_id, row.github_pull_request_url = head, change.change_id, change.url
+    return f"delivered {order.git_branch_name} at {head[:12]}"
+
+
+def _title(order: WorkOrder) -> str:
+    first = order.initial_prompt.strip().splitlines()[0] if order.initial_prompt.strip() else order.workflow_type
+    return first[:100]

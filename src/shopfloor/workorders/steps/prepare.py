@@ -1,0 +1,207 @@
+"""Make everything ready for an attempt and start it: base commit, golden checkout, job, sandbox."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from shopfloor.agents import service as agents
+from shopfloor.auth import service as auth
+from shopfloor.events import log as events
+from shopfloor.events.catalog import AgentRestarted
+from shopfloor.forges import rules as branches
+from shopfloor.kit import log
+from shopfloor.kit.clock import iso, now
+from shopfloor.kit.db import Session
+from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec
+from shopfloor.workorders import queries, service
+from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
+from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
+from shopfloor.workorders.steps import Tools
+
+logger = log.get(__name__)
+
+WORKER = "/opt/shopfloor/worker.pyz"
+
+
+async def prepare(tools: Tools, attempt_id: str) -> str:
+    """Start the attempt's sandbox; `go`, or `stop` when the attempt is over already."""
+    async with tools.database.transaction() as session:
+        attempt = await queries.attempt(session, attempt_id)
+        if queries.ended(attempt):
+            return "stop"
+        await service.step_attempt(session, attempt, AttemptState.PREPARING)
+        order = await queries.get(session, attempt.work_order_id)
+    adapter = tools.sandboxes.adapter(order.sandbox_type)
+    running = await adapter.get(attempt.sandbox_id)
+    if running is None or running.life != Life.RUNNING:
+        order = await _settle_base(tools, order)
+        spec = await _spec(tools, order, attempt, adapter)
+        await tools.sandboxes.start(attempt.sandbox_id, spec)
+    async with tools.database.transaction() as session:
+        attempt = await queries.attempt(session, attempt_id)
+        if await service.step_attempt(session, attempt, AttemptState.RUNNING):
+            await _announce_restart(session, attempt)
+    return "go"
+
+
+async def _settle_base(tools: Tools, order: WorkOrder) -> WorkOrder:
+    """Decide once from which commit the order starts and what its branch is called."""
+    if order.base_commit and order.git_branch_name:
+        return order
+    base = await tools.repositories.resolve(order.repository_url, order.base_branch)
+    async with tools.database.transaction() as session:
+        order = await queries.get(session, order.agent_work_order_id)
+        order.base_branch, order.base_commit = base.branch, base.commit
+        order.git_branch_name = branches.branch_name(order.agent_work_order_id, issue=order.github_issue_number)
+    logger.info("git_branch_created", agent_work_order_id=order.agent_work_order_id, branch=order.git_branch_name)
+    return order
+
+
+async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapter) -> SandboxSpec:
+    assert order.base_commit
+    assert order.git_branch_name
+    url, owner, data = order.repository_url, adapter.owner, tools.settings.data_dir
+    golden = await tools.repositories.golden(url, order.base_commit, owner)
+    await tools.repositories.pin(url, golden, attempt.sandbox_id)
+    profile = agents.profile(tools.settings, order.agent)
+    home = _folder(data / "homes" / order.agent_work_order_id, owner)
+    spool = _folder(data / "spools" / attempt.sandbox_id, owner)
+    inbox = _folder(data / "inboxes" / attempt.sandbox_id, owner)
+    gate = Gate(api_socket=data / "door.sock", allow=frozenset(profile.allow), pipes=profile.pipes)
+    spec = SandboxSpec(
+        sandbox_id=attempt.sandbox_id,
+        labels={"work_order_id": order.agent_work_order_id, "attempt_id": attempt.attempt_id},
+        checkout=Checkout(
+            mirror=await tools.repositories.mirror(url),
+            golden=golden,
+            base_commit=order.base_commit,
+            branch=order.git_branch_name,
+        ),
+        argv=("python3", "-I", WORKER, "/in/job.json"),
+        env=agents.environment(profile),
+        read_only={
+            "/in": inbox,
+            WORKER: await agents.worker_zipapp(data / "worker"),
+            **agents.mounts(profile),
+        },
+        writable={"/home/agent": home, "/spool": spool},
+        gate=gate,
+        lease_seconds=tools.settings.orphan_seconds,
+        allow_no_isolation=order.allow_no_isolation,
+    )
+    job = await _job(tools, order, attempt, profile, inbox)
+    _write(inbox / "job.json", orjson.dumps(_translate(job, adapter.paths(spec))), owner)
+    return spec
+
+
+async def _job(
+    tools: Tools, order: WorkOrder, attempt: Attempt, profile: agents.Profile, inbox: Path
+) -> dict[str, Any]:
+    async with tools.database.transaction() as session:
+        token = await auth.issue(session, attempt.sandbox_id, attempt.number)
+        bundle = await queries.newest_bundle(session, order.agent_work_order_id)
+        done = await queries.steps_done(session, order.agent_work_order_id)
+        spoken = await queries.newest_event(session, order.agent_work_order_id, "agent.session", "agent.started")
+    if bundle:
+        owner = tools.sandboxes.adapter(order.sandbox_type).owner
+        _hand_in(inbox / "resume.bundle", tools.blobs.path(bundle.sha256), owner)
+    session_id = order.agent_session_id or (spoken[1].get("session_id") if spoken else None)
+    return {
+        "protocol": 1,
+        "sandbox_id": attempt.sandbox_id,
+        "work_order_id": order.agent_work_order_id,
+        "attempt_id": attempt.attempt_id,
+        "fencing": attempt.number,
+        "api": {"url": "http://127.0.0.1:8787", "token": token},
+        "heartbeat_seconds": tools.settings.heartbeat_seconds,
+        "server_away_seconds": tools.settings.orphan_seconds,
+        "workspace": "/workspace",
+        "home": "/home/agent",
+        "spool": "/spool",
+        "branch": order.git_branch_name,
+        "base_commit": order.base_commit,
+        "resume_bundle": "/in/resume.bundle" if bundle else None,
+        "author": {"name": "Shopfloor", "email": "agent@shopfloor.invalid"},
+        "agent": agents.job_agent(profile, model=order.model, options=order.agent_options, resume_session=session_id),
+        "steps": await _steps(tools, order, done, bundle),
+    }
+
+
+async def _steps(tools: Tools, order: WorkOrder, done: set[str], bundle: Artifact | None) -> list[dict[str, Any]]:
+    assert order.base_commit
+    commands = agents.commands(await tools.repositories.commands(order.repository_url, order.base_commit))
+    names = WorkflowType(order.workflow_type).steps
+    finished = done & set(names) if bundle else set()
+    if order.prompts and finished == set(names):
+        finished.discard(names[-1])
+    request = "\n\n".join(part for part in (_issue(order), order.initial_prompt, *order.prompts) if part)
+    return [
+        {
+            "name": name,
+            "phase": str(PHASE_OF_STEP[name]),
+            "prompt": agents.render(commands[name], request, order_id=order.agent_work_order_id),
+            "done": name in finished,
+        }
+        for name in names
+    ]
+
+
+def _issue(order: WorkOrder) -> str:
+    return f"This is for issue #{order.github_issue_number}." if order.github_issue_number else ""
+
+
+def _translate(value: Any, paths: dict[str, str]) -> Any:
+    """The job with every path as it is where the worker runs: adapters without a root of their own move them."""
+    if isinstance(value, str):
+        for inside, real in paths.items():
+            if value == inside or value.startswith(inside + "/"):
+                return real + value[len(inside) :]
+        return value
+    if isinstance(value, dict):
+        return {key: item if key == "prompt" else _translate(item, paths) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_translate(item, paths) for item in value]
+    return value
+
+
+async def _announce_restart(session: Session, attempt: Attempt) -> None:
+    """Tell that this sandbox replaces a dead one (FLT-02, FLT-03)."""
+    before = [a for a in await queries.attempts(session, attempt.work_order_id) if a.number == attempt.number - 1]
+    if not before or before[0].state != AttemptState.LOST:
+        return
+    fact = AgentRestarted(
+        sandbox_id=attempt.sandbox_id,
+        agent_id=attempt.work_order_id,
+        reason=before[0].reason,
+        graceful_attempt_ms=before[0].stop_ms or 0,
+        forced=bool(before[0].stop_forced),
+        spawned_sandbox_id=attempt.sandbox_id,
+        old_sandbox_id=before[0].sandbox_id,
+        occurred_at=iso(now()) or "",
+    )
+    await events.append(session, fact, work_order_id=attempt.work_order_id)
+
+
+def _folder(path: Path, owner: tuple[int, int] | None) -> Path:
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if owner:
+        os.chown(path, *owner)
+    return path
+
+
+def _write(path: Path, data: bytes, owner: tuple[int, int] | None) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(data)
+    part.chmod(0o600)
+    if owner:
+        os.chown(part, *owner)
+    part.rename(path)
+
+
+def _hand_in(path: Path, blob: Path, owner: tuple[int, int] | None) -> None:
+    shutil.copyfile(blob, path)
+    if owner:
+        os.chown(path, *owner)
