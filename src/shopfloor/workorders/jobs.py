@@ -70,7 +70,7 @@ class Jobs:
         """A step whose known problems fail the attempt with their own words, and whose unknown ones do so after some tries."""
 
         async def guarded(attempt_id: str) -> Any:
-            failures, pause = 0, 0.2
+            failures, pause, reason = 0, 0.2, ""
             while True:
                 try:
                     if failures < TRIES:
@@ -78,6 +78,8 @@ class Jobs:
                     await finish(self.tools, attempt_id, AttemptState.FAILED, reason)
                     return when_failed
                 except Problem as problem:
+                    if failures >= TRIES:
+                        raise
                     failures, reason = TRIES, f"{problem.code}: {problem.message} {problem.hint}".strip()
                 except Exception as error:
                     failures += not isinstance(error, DATABASE_AWAY)
