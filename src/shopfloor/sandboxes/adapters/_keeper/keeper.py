@@ -1,0 +1,311 @@
+"""The keeper: holds one sandbox from its start to its end, whatever becomes of the server."""
+
+import array
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from shopfloor.sandboxes.adapters._keeper import cgroups, launch, locks, profile, watch
+from shopfloor.sandboxes.adapters._keeper.gate import Gate
+from shopfloor.sandboxes.adapters._keeper.plan import (
+    ALIVE,
+    CONTROL,
+    EXIT,
+    INSIDE,
+    KEEPER_LOG,
+    LEASE,
+    OUTPUT,
+    STARTED,
+    Plan,
+    load,
+    write,
+)
+from shopfloor.sandboxes.adapters._keeper.service import receive
+
+TICK = 0.25
+OUTPUT_LIMIT = 1 << 20
+LEASE_GRACE = 5.0
+SERVICE_COMMAND = [sys.executable, "-I", "-S", launch.SERVICE_FILE, "--shared"]
+
+
+class Keeper:
+    """One sandbox and the loop that serves it."""
+
+    def __init__(self, plan: Plan, report: int) -> None:
+        self.plan = plan
+        self.report = report
+        self.events = selectors.DefaultSelector()
+        self.memory = watch.Memory(plan)
+        self.disk = watch.Disk(plan, ".")
+        self.reason = ""
+        self.kill_at: float | None = None
+        self.began = False
+        self.exit_code: int | None = None
+        self.requests: dict[int, socket.socket] = {}
+        self.numbers = 0
+        self.awake = False
+        self.written = 0
+
+    def run(self) -> None:
+        """Start the sandbox, serve it, write down how it ended."""
+        cgroups.make(self.plan.cgroups)
+        self._listen()
+        self._start()
+        while self.exit_code is None:
+            for key, _ in self.events.select(TICK):
+                handler: Callable[[], None] = key.data
+                handler()
+            self._tick()
+        self._finish()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(CONTROL)
+        self.control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.bind(CONTROL)
+        self.control.listen(64)
+        self.control.setblocking(False)
+        self.events.register(self.control, selectors.EVENT_READ, self._accept)
+
+    def _start(self) -> None:
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listeners, their_listeners = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.output, their_output = os.pipe()
+        self.info, their_info = os.pipe()
+        sync = locks.take(INSIDE)
+        assert sync is not None
+        handles = launch.Handles(
+            channel=theirs, listeners=their_listeners, output=their_output, sync=sync, info=their_info
+        )
+        os.close(os.open(STARTED, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        self.pid = launch.fork(self.plan, handles)
+        for handle in (their_output, their_info, sync):
+            os.close(handle)
+        their_listeners.close()
+        if self.plan.bwrap:
+            theirs.close()
+            self._open_gate(listeners)
+        else:
+            self._start_plain(theirs)
+        listeners.close()
+        self.channel.setblocking(False)
+        os.set_blocking(self.output, False)
+        self.events.register(self.channel, selectors.EVENT_READ, self._heard)
+        self.events.register(self.output, selectors.EVENT_READ, self._copy_output)
+        self.events.register(os.pidfd_open(self.pid), selectors.EVENT_READ, self._ended)
+
+    def _open_gate(self, channel: socket.socket) -> None:
+        """Take over the sockets that the child bound inside. Nothing comes when the child failed: its exit says so."""
+        if self.plan.gate is None:
+            return
+        data, rights, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4 * 64))
+        if not data:
+            return
+        numbers = array.array("i")
+        for _, _, payload in rights:
+            numbers.frombytes(payload[: len(payload) - len(payload) % 4])
+        Gate(self.plan.gate, ".").serve([socket.socket(fileno=number) for number in numbers])
+
+    def _start_plain(self, theirs: socket.socket) -> None:
+        """Without isolation: the gate listens on the host, the exec service is a child of ours, orphans come to us."""
+        launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
+        if self.plan.gate:
+            ports = [launch.API_PORT, launch.PROXY_PORT, *(int(p) for p in self.plan.gate.pipes)]
+            Gate(self.plan.gate, ".").serve([launch.listen(self.plan.gate.address, port) for port in ports])
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), launch.CHANNEL)]
+        env = {**profile.proxies(self.plan), **self.plan.env}
+        os.posix_spawn(SERVICE_COMMAND[0], SERVICE_COMMAND, env, file_actions=actions, setsid=True)
+        theirs.close()
+        self.awake = True
+        self._started()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self.kill_at is not None and now >= self.kill_at:
+            self._kill()
+        elif not self.reason and self._lease_ended(now):
+            self.end("lease_expired", LEASE_GRACE)
+        elif self.disk.exceeded():
+            self.end("disk_limit", 0)
+        elif self.memory.exceeded(self.pid):
+            self.end("memory_limit", 0)
+
+    def _lease_ended(self, now: float) -> bool:
+        try:
+            with open(LEASE, "rb") as file:
+                return now > float(file.read())
+        except (OSError, ValueError):
+            return True  # the folder was taken away: nobody wants this sandbox
+
+    def end(self, reason: str, grace: float) -> None:
+        """End the sandbox: ask the main program, and kill everything `grace` seconds later."""
+        self.reason = self.reason or reason
+        kill_at = time.monotonic() + grace
+        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+        if grace <= 0:
+            self._kill()
+            return
+        main = self._main_program()
+        if main is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(main, signal.SIGTERM)
+
+    def _main_program(self) -> int | None:
+        """The host pid of the main program: process 2 of the sandbox's pid namespace, child of bwrap's process 1."""
+        if not self.plan.bwrap:
+            return self.pid
+        for pid in watch.below(self.pid):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
+                if any(line.startswith("NSpid:") and line.split()[-1] == "2" for line in file):
+                    return pid
+        return None
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _ended(self) -> None:
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self.exit_code = 128 - code if code < 0 else code
+
+    def _finish(self) -> None:
+        """Only when nothing of the sandbox lives is its end written down."""
+        self._copy_output()
+        if not self.plan.bwrap:
+            self._kill_orphans()
+        while locks.held(INSIDE):
+            time.sleep(0.002)
+        cgroups.remove(self.plan.cgroups)
+        if not self.began:
+            self.reason = "start_failed"
+        write(EXIT, json.dumps({"exit_code": self.exit_code, "reason": self.reason}).encode())
+        self._say({"started": False})
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(CONTROL)
+
+    def _kill_orphans(self) -> None:
+        """Kill all that came below us, until there is nothing: the dying may still fork."""
+        while pids := watch.below(os.getpid()):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            time.sleep(0.002)
+
+    def _started(self) -> None:
+        self.began = True
+        self._say({"started": True})
+
+    def _say(self, message: dict[str, object]) -> None:
+        """Tell the creator; it may be gone, and need not hear twice."""
+        if self.report >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.report, json.dumps(message).encode())
+            os.close(self.report)
+            self.report = -1
+
+    def _copy_output(self) -> None:
+        """Keep the first part of what the main program prints; read on, so that it never blocks on us."""
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self.output, 1 << 20)
+            if not data:
+                with contextlib.suppress(KeyError):
+                    self.events.unregister(self.output)
+            elif self.written < OUTPUT_LIMIT:
+                with open(OUTPUT, "ab") as file:
+                    self.written += file.write(data[: OUTPUT_LIMIT - self.written])
+
+    def _heard(self) -> None:
+        """A message from inside: hostile, so anything unexpected is dropped. recv() takes no file descriptors."""
+        with contextlib.suppress(BlockingIOError):
+            data = self.channel.recv(4096)
+            if not data:
+                self.events.unregister(self.channel)
+            elif not self.began:
+                self._started()
+            else:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    answer = json.loads(data)
+                    result: dict[str, object] = {
+                        "exit_code": int(answer["exit_code"]),
+                        "timed_out": bool(answer["timed_out"]),
+                    }
+                    self._answer(int(answer["id"]), result)
+
+    def _answer(self, number: int, result: dict[str, object]) -> None:
+        connection = self.requests.pop(number, None)
+        if connection:
+            self._reply(connection, result)
+            self._close(connection)
+
+    def _reply(self, connection: socket.socket, message: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            connection.send(json.dumps(message).encode())
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self.control.accept()
+            self.events.register(connection, selectors.EVENT_READ, lambda: self._requested(connection))
+
+    def _requested(self, connection: socket.socket) -> None:
+        try:
+            request, handles = receive(connection)
+        except (OSError, ValueError):
+            request, handles = None, []
+        if request is None:
+            self._close(connection)
+        elif request["op"] == "stop":
+            self.end("stopped", float(request["grace"]))
+        elif request["op"] == "exec":
+            self._forward(connection, handles)
+        for handle in handles:
+            os.close(handle)
+
+    def _forward(self, connection: socket.socket, handles: list[int]) -> None:
+        self.numbers += 1
+        number = self.numbers
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handles))]
+        try:
+            if not self.awake:
+                self.channel.send(b"\n")
+                self.awake = True
+            self.channel.sendmsg([json.dumps({"op": "exec", "id": number}).encode()], rights)
+        except OSError as error:
+            self._reply(connection, {"error": f"the exec service inside does not answer ({error.strerror})"})
+            self._close(connection)
+            return
+        self.requests[number] = connection
+
+    def _close(self, connection: socket.socket) -> None:
+        """Forget a caller; whatever it still had running is cancelled."""
+        for number in [n for n, c in self.requests.items() if c is connection]:
+            del self.requests[number]
+            with contextlib.suppress(OSError):
+                self.channel.send(json.dumps({"op": "cancel", "id": number}).encode())
+        with contextlib.suppress(KeyError, ValueError):
+            self.events.unregister(connection)
+        connection.close()
+
+
+def keep(folder: str, report: int) -> None:
+    """Be the keeper of the sandbox in `folder`, whose lock this process already holds."""
+    os.setsid()
+    for kind in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_DFL)
+    os.umask(0o077)
+    os.chdir(folder)
+    log = os.open(KEEPER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number, handle in ((0, null), (1, log), (2, log)):
+        os.dup2(handle, number)
+    assert locks.held(ALIVE)
+    Keeper(load("."), report).run()

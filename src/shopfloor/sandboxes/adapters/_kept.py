@@ -1,0 +1,188 @@
+"""Sandboxes held by keepers: everything the port asks for but the plan and the workspace, which an adapter adds."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from shopfloor.kit.errors import Malformed, NotFound, Unavailable
+from shopfloor.sandboxes.adapters import _client, _folder
+from shopfloor.sandboxes.adapters._keeper import plan
+from shopfloor.sandboxes.adapters._keeper.plan import Plan
+from shopfloor.sandboxes.adapters._spawn import Spawner
+from shopfloor.sandboxes.port import ExecResult, Life, SandboxInfo, SandboxSpec
+
+GOOD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+PATIENCE = 5.0
+RECHECK = 2.0
+
+
+class SandboxNotFound(NotFound):
+    """There is no such sandbox."""
+
+
+class BadSandboxSpec(Malformed):
+    """The sandbox cannot be made as described."""
+
+
+class SandboxDidNotStart(Unavailable):
+    """The sandbox did not start."""
+
+
+class Kept:
+    """The sandboxes below one folder. Holds no registry: a restart of the server loses nothing."""
+
+    hints: ClassVar[Mapping[str, str]] = {}
+    """What a failed start printed -> how to mend it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._spawner = Spawner()
+
+    def plan(self, spec: SandboxSpec, folder: Path) -> Plan:
+        """What the keeper is to do; raises when the spec cannot be met."""
+        raise NotImplementedError
+
+    async def furnish(self, spec: SandboxSpec, folder: Path) -> None:
+        """Make the workspace; called again after a crash, so it starts by clearing what is there."""
+
+    async def unfurnish(self, folder: Path, found: Plan) -> None:
+        """Forget the workspace wherever else it is known, after its folder is gone."""
+
+    async def create(self, spec: SandboxSpec) -> SandboxInfo:
+        """Create and start the sandbox, or re-attach to the one of that id."""
+        if not GOOD_ID.fullmatch(spec.sandbox_id):
+            raise BadSandboxSpec(f"{spec.sandbox_id!r} is no id of a sandbox", hint="Use [a-z0-9][a-z0-9._-]{0,99}.")
+        folder = self._folder(spec.sandbox_id)
+        lock = await asyncio.to_thread(_folder.claim, folder, lambda: self.plan(spec, folder), spec.lease_seconds)
+        if lock is None:
+            return await self._attach(spec.sandbox_id)
+        try:
+            await self.furnish(spec, folder)
+            started = await self._spawner.start(folder, lock)
+        finally:
+            os.close(lock)
+        info = await self.get(spec.sandbox_id)
+        if not started or info is None:
+            printed = await asyncio.to_thread(_printed, folder)
+            await self.destroy(spec.sandbox_id)
+            raise SandboxDidNotStart(f"the sandbox did not start: {printed}", hint=self._hint(printed))
+        return info
+
+    async def _attach(self, sandbox_id: str) -> SandboxInfo:
+        """Another creator may still be at it: wait until the sandbox runs or its creator is gone."""
+        folder = self._folder(sandbox_id)
+        while not _folder.was_started(folder) and (info := await self.get(sandbox_id)) and info.life is Life.RUNNING:  # noqa: ASYNC110 -- another process's doing
+            await asyncio.sleep(0.01)
+        info = await self.get(sandbox_id)
+        if info is None:
+            raise SandboxDidNotStart("the sandbox was removed while it was made")
+        return info
+
+    def _hint(self, printed: str) -> str:
+        found = (hint for text, hint in self.hints.items() if text in printed)
+        return next(found, "Run the adapter's doctor; it tries each part alone.")
+
+    def _folder(self, sandbox_id: str) -> Path:
+        if not GOOD_ID.fullmatch(sandbox_id):
+            raise SandboxNotFound(f"there is no sandbox {sandbox_id!r}")
+        return self.root / sandbox_id
+
+    async def get(self, sandbox_id: str) -> SandboxInfo | None:
+        """The sandbox of that id, from the facts of this instant."""
+        try:
+            return _folder.info(self._folder(sandbox_id))
+        except SandboxNotFound:
+            return None
+
+    async def list(self) -> list[SandboxInfo]:
+        """Every sandbox; what interrupted work left behind is removed on the way."""
+        folders = await _folder.reap(self.root)
+        return [info for info in map(_folder.info, folders) if info]
+
+    async def renew(self, sandbox_id: str, lease_seconds: float) -> None:
+        """Push the end of its lease to `lease_seconds` from now."""
+        try:
+            _folder.renew(self._folder(sandbox_id), lease_seconds)
+        except FileNotFoundError as error:
+            raise SandboxNotFound(f"there is no sandbox {sandbox_id}") from error
+
+    async def exec(
+        self,
+        sandbox_id: str,
+        argv: tuple[str, ...],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout: float = 300,
+    ) -> ExecResult:
+        """Run a command inside the running sandbox."""
+        folder = self._folder(sandbox_id)
+        if _folder.info(folder) is None:
+            raise SandboxNotFound(f"there is no sandbox {sandbox_id}")
+        return await _client.run(folder, argv, env=env or {}, stdin=stdin, timeout=timeout)
+
+    async def wait(self, sandbox_id: str) -> SandboxInfo:
+        """Answer once the sandbox has ended; woken by the keeper's end of a connection, which the kernel closes for the dead."""
+        while True:
+            info = await self.get(sandbox_id)
+            if info is None:
+                raise SandboxNotFound(f"there is no sandbox {sandbox_id}")
+            if info.life is not Life.RUNNING:
+                return info
+            with contextlib.suppress(_client.SandboxNotRunning):
+                with _client.connect(self._folder(sandbox_id)) as connection:
+                    await _client.closed(connection, RECHECK)
+                continue
+            await asyncio.sleep(0.01)
+
+    async def stop(self, sandbox_id: str, *, grace_seconds: float = 10) -> None:
+        """Ask the main program to end, then end the whole sandbox."""
+        folder = self._folder(sandbox_id)
+        if _folder.info(folder) is None:
+            raise SandboxNotFound(f"there is no sandbox {sandbox_id}")
+        await self._end(folder, grace_seconds)
+
+    async def _end(self, folder: Path, grace_seconds: float) -> None:
+        if await _folder.free(folder, plan.ALIVE, 0):
+            return
+        try:
+            connection = _client.ask_to_stop(folder, grace_seconds)
+        except _client.SandboxNotRunning:
+            # It ends just now, or is being made and its keeper does not listen yet.
+            if not await _folder.free(folder, plan.ALIVE, 0.05):
+                await self._end(folder, grace_seconds)
+            return
+        with connection:
+            keeper = _client.keeper_pid(connection)
+            await _client.closed(connection, grace_seconds + PATIENCE)
+        if not await _folder.free(folder, plan.ALIVE, PATIENCE):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(keeper, signal.SIGKILL)
+            await _folder.free(folder, plan.ALIVE, PATIENCE)
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End the sandbox if it runs and remove everything of it but the `writable` folders."""
+        await _folder.reap(self.root)
+        try:
+            folder = self._folder(sandbox_id)
+            found = plan.load(str(folder))
+        except (SandboxNotFound, FileNotFoundError):
+            return
+        await self._end(folder, 0)
+        await _folder.end_rest(folder)
+        await _folder.remove(folder)
+        await self.unfurnish(folder, found)
+
+
+def _printed(folder: Path) -> str:
+    """The last lines of what the start printed."""
+    text = ""
+    for name in (plan.OUTPUT, plan.KEEPER_LOG):
+        with contextlib.suppress(FileNotFoundError):
+            text += (folder / name).read_text(errors="replace")
+    return " ".join(text.split("\n")[-6:]).strip()[-800:] or "it said nothing"
