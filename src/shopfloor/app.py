@@ -16,6 +16,7 @@ from shopfloor import __version__
 from shopfloor.auth.guard import SandboxDoor
 from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Ingest
+from shopfloor.events.store import store_for
 from shopfloor.features import ROUTERS
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import http, log
@@ -45,7 +46,7 @@ async def assemble(settings: Settings) -> AsyncIterator[FastAPI]:
         database = Database(settings.database)
         background = Background()
         hub = Hub(database)
-        ingest = Ingest(database, hub)
+        ingest = Ingest(store_for(database), owner_of=_owner(database), stored=hub.wake)
         await hub.start()
         await ingest.start()
         try:
@@ -80,7 +81,6 @@ def build(settings: Settings, database: Database, background: Background, hub: H
         "sandboxes": sandboxes,
         "repositories": repositories,
         "tools": tools,
-        "sandbox_owner": _owner(database),
         "sandbox_ended": _ended(database),
     }
     for name, value in state.items():

@@ -52,9 +52,12 @@ async def live_count(session: Session, host_id: str) -> int:
 
 
 async def last_heard(session: Session, sandbox_id: str) -> datetime | None:
-    """When the sandbox last said anything itself, by the database's clock."""
+    """When the sandbox's own worker last said anything, by the database's clock."""
     newest = (
-        sa.select(EventRow.recorded_at).where(EventRow.sandbox_id == sandbox_id).order_by(EventRow.id.desc()).limit(1)
+        sa.select(EventRow.recorded_at)
+        .where(EventRow.sandbox_id == sandbox_id, EventRow.seq.is_not(None))
+        .order_by(EventRow.seq.desc())
+        .limit(1)
     )
     return await session.scalar(newest)
 

@@ -8,7 +8,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
-from shopfloor.events.bus import Filter
 from shopfloor.events.catalog import AttemptAdopted
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
@@ -194,7 +193,7 @@ class Jobs:
         """Keep orders' phase and conversation up to date from the facts, and wake whoever waits for them."""
         async with self.tools.database.reading() as session:
             running = [a.work_order_id for a in await queries.unfinished(session)]
-        async with self.tools.hub.subscribe(Filter(event_types=frozenset(REACT_TO))) as feed:
+        async with self.tools.hub.subscribe(events.Filters(event_types=frozenset(REACT_TO))) as feed:
             for order_id in running:
                 await self._refresh(order_id)
             async for event in feed:

@@ -135,10 +135,8 @@ async def prompt_work_order(order_id: OrderId, body: PromptRequest, house: Toole
             order.prompts = [*order.prompts, body.prompt_text]
             note, message_id = "kept for the start", None
         else:
-            message = await messages.queue(
-                session, order.sandbox_identifier, content=body.prompt_text, message_type="user_message"
-            )
-            note, message_id = "queued for the running agent", message.message_id
+            message = await messages.queue(session, order.sandbox_identifier, body.prompt_text)
+            note, message_id = "queued for the running agent", message.id
     return PromptResponse(agent_work_order_id=order_id, prompt_accepted=True, message=note, message_id=message_id)
 
 

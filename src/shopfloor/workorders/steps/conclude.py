@@ -31,12 +31,13 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
         attempt.concluded = True
         attempt.stop_ms, attempt.stop_forced = stop_ms, forced
         if order.attempts == attempt.number and order.status == OrderStatus.RUNNING:
-            await _decide(session, order, attempt)
+            await decide(session, order, attempt)
     tools.claimable.set()
     tools.news.pop(order.agent_work_order_id, None)
 
 
-async def _decide(session: Session, order: WorkOrder, attempt: Attempt) -> None:
+async def decide(session: Session, order: WorkOrder, attempt: Attempt) -> None:
+    """What becomes of an order whose newest attempt has ended."""
     if attempt.state != AttemptState.LOST:
         outcome = {
             AttemptState.DONE: OrderStatus.COMPLETED,

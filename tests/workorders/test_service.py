@@ -1,0 +1,147 @@
+"""Claiming, moving, cancelling, retrying on real databases."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from shopfloor.kit.config import Settings
+from shopfloor.kit.db import Database
+from shopfloor.sandboxes.service import Sandboxes
+from shopfloor.workorders import queries, service
+from shopfloor.workorders.models import Attempt, WorkOrder
+from shopfloor.workorders.rules import AttemptState, OrderStatus
+
+
+@pytest.fixture
+def sandboxes(database: Database, tmp_path: Path) -> Sandboxes:
+    return Sandboxes(Settings(data_dir=tmp_path, max_sandboxes=3), database, "host-test")
+
+
+async def ordered(database: Database, **columns: Any) -> str:
+    fields: dict[str, Any] = {
+        "repository_url": "/r",
+        "workflow_type": "agent_workflow_build",
+        "sandbox_type": "local",
+        "agent": "script",
+        "agent_options": {},
+        "initial_prompt": "",
+        "max_attempts": 3,
+        "timeout_seconds": 60.0,
+        "allow_no_isolation": False,
+    }
+    async with database.transaction() as session:
+        return (await service.create(session, **fields | columns)).agent_work_order_id
+
+
+async def claim(database: Database, sandboxes: Sandboxes, engine: str = "engine-1") -> Attempt | None:
+    async with database.transaction() as session:
+        return await service.claim(session, sandboxes, engine)
+
+
+async def test_many_claimers_never_exceed_the_cap_nor_claim_twice(database: Database, sandboxes: Sandboxes) -> None:
+    """W09: caps are counted in the claim itself."""
+    for _ in range(10):
+        await ordered(database)
+    claimed = [a for a in await asyncio.gather(*(claim(database, sandboxes, f"e{i}") for i in range(12))) if a]
+    assert (len(claimed), len({a.work_order_id for a in claimed})) == (3, 3)
+
+
+async def test_a_claim_makes_attempt_sandbox_and_status_together(database: Database, sandboxes: Sandboxes) -> None:
+    order_id = await ordered(database)
+    attempt = await claim(database, sandboxes)
+    async with database.reading() as session:
+        order = await queries.get(session, order_id)
+    assert attempt is not None
+    assert (order.status, order.sandbox_identifier, order.attempts) == ("running", attempt.sandbox_id, 1)
+
+
+async def test_the_oldest_order_is_claimed_first(database: Database, sandboxes: Sandboxes) -> None:
+    first, _ = await ordered(database), await ordered(database)
+    attempt = await claim(database, sandboxes)
+    assert attempt is not None
+    assert attempt.work_order_id == first
+
+
+async def result(database: Database, sandbox_id: str, fencing: int) -> bool:
+    body = {"fencing": fencing, "status": "completed", "agent_session_id": None, "cost_usd": 0.5}
+    async with database.transaction() as session:
+        return await service.submit_result(session, sandbox_id, body)
+
+
+async def test_a_result_counts_once(database: Database, sandboxes: Sandboxes) -> None:
+    order_id = await ordered(database)
+    attempt = await claim(database, sandboxes)
+    assert attempt is not None
+    assert [await result(database, attempt.sandbox_id, 1) for _ in range(3)] == [True, False, False]
+    async with database.reading() as session:
+        assert (await queries.get(session, order_id)).cost_usd == 0.5
+
+
+async def test_a_replaced_sandbox_is_fenced(database: Database, sandboxes: Sandboxes) -> None:
+    """W16: late results change nothing."""
+    await ordered(database)
+    attempt = await claim(database, sandboxes)
+    assert attempt is not None
+    async with database.transaction() as session:
+        old = await queries.attempt(session, attempt.attempt_id)
+        await service.step_attempt(session, old, AttemptState.LOST, reason="silent")
+        order = await queries.get(session, attempt.work_order_id)
+        await service.move(session, order, OrderStatus.PENDING, reason="again")
+    await claim(database, sandboxes)
+    with pytest.raises(service.StaleFencing):
+        await result(database, attempt.sandbox_id, 1)
+
+
+async def test_cancelling_a_waiting_order_is_immediate(database: Database) -> None:
+    order_id = await ordered(database)
+    async with database.transaction() as session:
+        await service.request_cancel(session, await queries.get(session, order_id))
+    async with database.reading() as session:
+        assert (await queries.get(session, order_id)).status == "cancelled"
+
+
+async def test_a_completed_order_cannot_be_cancelled(database: Database, sandboxes: Sandboxes) -> None:
+    order_id = await ordered(database)
+    await claim(database, sandboxes)
+    async with database.transaction() as session:
+        await service.move(session, await queries.get(session, order_id), OrderStatus.COMPLETED, reason="done")
+    async with database.transaction() as session:
+        with pytest.raises(service.OrderFinished):
+            await service.request_cancel(session, await queries.get(session, order_id))
+
+
+async def test_retry_queues_a_failed_order_again_with_its_new_prompt(database: Database) -> None:
+    order_id = await ordered(database)
+    async with database.transaction() as session:
+        order = await queries.get(session, order_id)
+        await service.move(session, order, OrderStatus.FAILED, reason="it broke")
+        await service.retry(session, order, prompt="again", agent=None, model=None)
+    async with database.reading() as session:
+        order = await queries.get(session, order_id)
+    assert (order.status, order.prompts) == ("pending", ["again"])
+
+
+async def test_every_move_of_an_order_is_an_event(database: Database, sandboxes: Sandboxes) -> None:
+    order_id = await ordered(database)
+    await claim(database, sandboxes)
+    async with database.reading() as session:
+        rows, _ = await queries.timeline(session, order_id, limit=100, offset=0)
+    kinds = [row.event_type for row in rows]
+    assert kinds == ["work_order.created", "work_order.status_changed", "sandbox.state_changed"]
+
+
+async def test_claims_by_two_processes_share_the_work(database: Database, sandboxes: Sandboxes) -> None:
+    """Two databases objects are two processes as far as connections go."""
+    other = Database(database.url.render_as_string(hide_password=False))
+    for _ in range(6):
+        await ordered(database)
+    theirs = Sandboxes(sandboxes.settings, other, "host-other")
+    await asyncio.gather(*(claim(d, s) for _ in range(4) for d, s in ((database, sandboxes), (other, theirs))))
+    async with database.reading() as session:
+        taken = (await session.scalars(sa.select(Attempt.work_order_id))).all()
+        running = (await session.scalars(sa.select(WorkOrder.status))).all()
+    await other.close()
+    assert (len(taken), len(set(taken)), running.count("running")) == (6, 6, 6)
