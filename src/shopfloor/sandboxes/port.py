@@ -103,6 +103,28 @@ class SandboxSpec:
     """Must be true for an adapter whose isolation is none."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How the programs in a sandbox see it. Known before it is created, so that a job can be written for it."""
+
+    paths: Mapping[str, str]
+    """Path of the spec (/workspace, /tmp, /home/agent and every mount) -> what it is called inside."""
+    address: str = "127.0.0.1"
+    """Where the gate listens: the API on port 8787, the proxy on 3128, each pipe on its own port."""
+
+    @property
+    def api_url(self) -> str:
+        """The API's sandbox door."""
+        return f"http://{self.address}:8787"
+
+    def path(self, asked: str) -> str:
+        """What a path of the spec, or one below it, is called inside; any other text is answered as it is."""
+        for parent in sorted(self.paths, key=len, reverse=True):
+            if asked == parent or asked.startswith(f"{parent}/"):
+                return self.paths[parent] + asked[len(parent) :]
+        return asked
+
+
 class Life(StrEnum):
     """What an adapter sees of a sandbox, from the operating system's facts alone."""
 
@@ -164,6 +186,12 @@ class Adapter(Protocol):
 
     async def doctor(self) -> list[Finding]:
         """Start a real sandbox and report what worked, with the fix for what did not."""
+
+    def view(self, spec: SandboxSpec) -> View:
+        """How the programs in that sandbox will see their paths and the gate; the identity where there is isolation.
+
+        `create` translates the parts of `argv` itself; what is written into files is the caller's to translate.
+        """
 
     async def create(self, spec: SandboxSpec) -> SandboxInfo:
         """Create and start the sandbox, or re-attach to the one of that id."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 from shopfloor.kit.errors import Malformed, NotFound, Unavailable
 from shopfloor.sandboxes.adapters import _client, _folder
 from shopfloor.sandboxes.adapters._keeper import plan
-from shopfloor.sandboxes.adapters._keeper.plan import Plan
+from shopfloor.sandboxes.adapters._keeper.plan import GatePlan, Plan
 from shopfloor.sandboxes.adapters._spawn import Spawner
 from shopfloor.sandboxes.port import ExecResult, Life, SandboxInfo, SandboxSpec
 
@@ -177,6 +177,14 @@ class Kept:
         await _folder.end_rest(folder)
         await _folder.remove(folder)
         await self.unfurnish(folder, found)
+
+
+def gate_plan(spec: SandboxSpec, address: str = "127.0.0.1") -> GatePlan | None:
+    """The spec's gate in the keeper's words."""
+    if spec.gate is None:
+        return None
+    pipes = {str(port): target for port, target in spec.gate.pipes.items()}
+    return GatePlan(api_socket=str(spec.gate.api_socket), allow=sorted(spec.gate.allow), pipes=pipes, address=address)
 
 
 def _printed(folder: Path) -> str:

@@ -17,11 +17,11 @@ def make(groups: list[Cgroup]) -> None:
                 file.write(value)
 
 
-def enter(groups: list[Cgroup]) -> None:
-    """Move this process into the groups."""
+def enter(groups: list[Cgroup], pid: int = 0) -> None:
+    """Move a process (0: this one) into the groups."""
     for group in groups:
         with open(os.path.join(group.path, "cgroup.procs"), "w") as file:
-            file.write("0")
+            file.write(str(pid))
 
 
 def members(groups: list[Cgroup]) -> set[int]:

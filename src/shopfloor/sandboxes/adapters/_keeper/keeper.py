@@ -31,7 +31,7 @@ from shopfloor.sandboxes.adapters._keeper.service import receive
 TICK = 0.25
 OUTPUT_LIMIT = 1 << 20
 LEASE_GRACE = 5.0
-SERVICE_COMMAND = [sys.executable, "-I", "-S", launch.SERVICE_FILE, "--shared"]
+SERVICE_COMMAND = [sys.executable, "-I", "-S", launch.SERVICE_FILE]
 
 
 class Keeper:
@@ -120,7 +120,8 @@ class Keeper:
             Gate(self.plan.gate, ".").serve([launch.listen(self.plan.gate.address, port) for port in ports])
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), launch.CHANNEL)]
         env = {**profile.proxies(self.plan), **self.plan.env}
-        os.posix_spawn(SERVICE_COMMAND[0], SERVICE_COMMAND, env, file_actions=actions, setsid=True)
+        command = [*SERVICE_COMMAND, self.plan.directory]
+        cgroups.enter(self.plan.cgroups, os.posix_spawn(command[0], command, env, file_actions=actions, setsid=True))
         theirs.close()
         self.awake = True
         self._started()
@@ -133,7 +134,7 @@ class Keeper:
             self.end("lease_expired", LEASE_GRACE)
         elif self.disk.exceeded():
             self.end("disk_limit", 0)
-        elif self.memory.exceeded(self.pid):
+        elif self.memory.exceeded(os.getpid()):
             self.end("memory_limit", 0)
 
     def _lease_ended(self, now: float) -> bool:

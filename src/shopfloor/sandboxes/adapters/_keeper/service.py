@@ -165,4 +165,7 @@ def one(
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=CHANNEL), alone="--shared" not in sys.argv)
+    shared = len(sys.argv) > 1  # without isolation: the folder to work in
+    if shared:
+        os.chdir(sys.argv[1])
+    serve(socket.socket(fileno=CHANNEL), alone=not shared)

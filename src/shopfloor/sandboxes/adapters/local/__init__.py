@@ -1,19 +1,19 @@
 """The default sandbox: a rootless overlay over a clean checkout, bubblewrap around it, an allow-list gate for its network."""
 
 import asyncio
-import hashlib
 import os
 import sys
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shopfloor.sandboxes.adapters import _limits as limits
 from shopfloor.sandboxes.adapters._keeper import plan as plans
 from shopfloor.sandboxes.adapters._keeper import profile
-from shopfloor.sandboxes.adapters._keeper.plan import GatePlan, Plan
-from shopfloor.sandboxes.adapters._kept import BadSandboxSpec, Kept
-from shopfloor.sandboxes.adapters.local import bubblewrap, limits
-from shopfloor.sandboxes.port import Capabilities, Finding, Isolation, Network, SandboxSpec, Workspace
+from shopfloor.sandboxes.adapters._keeper.plan import Plan
+from shopfloor.sandboxes.adapters._kept import BadSandboxSpec, Kept, gate_plan
+from shopfloor.sandboxes.adapters.local import bubblewrap
+from shopfloor.sandboxes.port import Capabilities, Finding, Isolation, Network, SandboxSpec, View, Workspace
 
 WORKSPACE = "/workspace"
 HINTS = {
@@ -62,7 +62,7 @@ class Local(Kept):
             workspace=Workspace.OVERLAY,
             isolation=Isolation.BWRAP,
             network=Network.ALLOW_LIST,
-            limits=await asyncio.to_thread(limits.in_force),
+            limits=await asyncio.to_thread(limits.in_force, isolated=True),
         )
 
     async def doctor(self) -> list[Finding]:
@@ -71,12 +71,15 @@ class Local(Kept):
 
         return await doctor.examine(self)
 
+    def view(self, spec: SandboxSpec) -> View:
+        """As asked."""
+        return View(paths={path: path for path in (WORKSPACE, "/tmp", "/home/agent", *spec.read_only, *spec.writable)})  # noqa: S108
+
     def plan(self, spec: SandboxSpec, folder: Path) -> Plan:
         """The spec in the keeper's words."""
         _check_mounts(spec)
         found = bubblewrap.find()
         read_only, writable = ({p: str(s) for p, s in m.items()} for m in (spec.read_only, spec.writable))
-        place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
         return Plan(
             sandbox_id=spec.sandbox_id,
             labels=dict(spec.labels),
@@ -88,8 +91,8 @@ class Local(Kept):
             disk=spec.limits.disk,
             tmp=spec.limits.tmp,
             watched=[str(folder / plans.OVERLAY / "upper"), *writable.values()],
-            gate=gate(spec),
-            cgroups=limits.cgroups(f"{spec.sandbox_id}-{place}", spec.limits),
+            gate=gate_plan(spec),
+            cgroups=limits.cgroups(folder, spec.limits),
             bwrap=str(found.program),
             libraries=str(found.libraries or ""),
             python="" if os.path.exists(profile.PYTHON) else sys.base_prefix,
@@ -106,14 +109,6 @@ class Local(Kept):
             place.mkdir(mode=0o755, exist_ok=True)
             if self.owner:
                 os.chown(place, *self.owner)
-
-
-def gate(spec: SandboxSpec, address: str = "127.0.0.1") -> GatePlan | None:
-    """The spec's gate in the keeper's words."""
-    if spec.gate is None:
-        return None
-    pipes = {str(port): target for port, target in spec.gate.pipes.items()}
-    return GatePlan(api_socket=str(spec.gate.api_socket), allow=sorted(spec.gate.allow), pipes=pipes, address=address)
 
 
 def _check_mounts(spec: SandboxSpec) -> None:

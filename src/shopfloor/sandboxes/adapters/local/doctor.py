@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from shopfloor.kit import ids
 from shopfloor.kit.errors import Problem
-from shopfloor.sandboxes.adapters.local import bubblewrap, limits
+from shopfloor.sandboxes.adapters import _limits as limits
+from shopfloor.sandboxes.adapters.local import bubblewrap
 from shopfloor.sandboxes.port import Checkout, Finding, Gate, SandboxInfo, SandboxSpec
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _verdict(ended: SandboxInfo) -> Finding:
 
 
 def _limits() -> list[Finding]:
-    weak = {limit: by for limit, by in limits.in_force().items() if limit in PLACES and by in WEAK}
+    weak = {limit: by for limit, by in limits.in_force(isolated=True).items() if limit in PLACES and by in WEAK}
     if not weak:
         return [Finding(name="limits", ok=True, detail="processes and memory are held by control groups")]
     said = ", ".join(f"{limit} by {by}" for limit, by in weak.items())

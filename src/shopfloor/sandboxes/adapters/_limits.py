@@ -1,5 +1,6 @@
 """Which limits this host lets us enforce, and the control groups that do."""
 
+import hashlib
 import os
 from functools import cache
 from pathlib import Path
@@ -48,8 +49,9 @@ def parents() -> dict[str, Path]:
     return found
 
 
-def cgroups(name: str, limits: Limits) -> list[Cgroup]:
-    """The groups for one sandbox; empty where the host allows none."""
+def cgroups(folder: Path, limits: Limits) -> list[Cgroup]:
+    """The groups for the sandbox in `folder`; empty where the host allows none."""
+    name = f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
     groups: dict[str, dict[str, str]] = {}
     for controller, place in parents().items():
         settings = groups.setdefault(str(place / f"shopfloor-{name}"), {})
@@ -61,12 +63,12 @@ def cgroups(name: str, limits: Limits) -> list[Cgroup]:
     return [Cgroup(path=path, settings=settings) for path, settings in groups.items()]
 
 
-def in_force() -> dict[str, str]:
-    """Limit -> what enforces it here."""
+def in_force(*, isolated: bool) -> dict[str, str]:
+    """Limit -> what enforces it here; empty for nothing."""
     return {
-        "processes": "cgroup" if "pids" in parents() else "rlimit",
+        "processes": "cgroup" if "pids" in parents() else ("rlimit" if isolated else ""),
         "memory": "cgroup" if "memory" in parents() else "watchdog",
         "disk": "watchdog",
         "cpu": "nice",
-        "tmp": "tmpfs",
+        "tmp": "tmpfs" if isolated else "",
     }
