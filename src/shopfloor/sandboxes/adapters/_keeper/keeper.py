@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from shopfloor.sandboxes.adapters._keeper.service import receive
 TICK = 0.25
 OUTPUT_LIMIT = 1 << 20
 LEASE_GRACE = 5.0
+CREDENTIALS = struct.Struct("3i")
 SERVICE_COMMAND = [sys.executable, "-I", "-S", launch.SERVICE_FILE]
 
 
@@ -46,6 +48,8 @@ class Keeper:
         self.reason = ""
         self.kill_at: float | None = None
         self.began = False
+        self.main = -1
+        """pidfd of the main program."""
         self.exit_code: int | None = None
         self.requests: dict[int, socket.socket] = {}
         self.numbers = 0
@@ -54,8 +58,6 @@ class Keeper:
 
     def run(self) -> None:
         """Start the sandbox, serve it, write down how it ended."""
-        cgroups.make(self.plan.cgroups)
-        self._listen()
         self._start()
         while self.exit_code is None:
             for key, _ in self.events.select(TICK):
@@ -77,28 +79,38 @@ class Keeper:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listeners, their_listeners = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.output, their_output = os.pipe()
-        self.info, their_info = os.pipe()
         sync = locks.take(INSIDE)
         assert sync is not None
-        handles = launch.Handles(
-            channel=theirs, listeners=their_listeners, output=their_output, sync=sync, info=their_info
-        )
+        handles = launch.Handles(channel=theirs, listeners=their_listeners, output=their_output, sync=sync)
         os.close(os.open(STARTED, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        if not self.plan.bwrap:
+            cgroups.make(self.plan.cgroups)
         self.pid = launch.fork(self.plan, handles)
-        for handle in (their_output, their_info, sync):
-            os.close(handle)
+        os.close(their_output)
+        os.close(sync)
         their_listeners.close()
         if self.plan.bwrap:
             theirs.close()
+            self._prepare_groups()
             self._open_gate(listeners)
         else:
             self._start_plain(theirs)
         listeners.close()
+        self._listen()
         self.channel.setblocking(False)
         os.set_blocking(self.output, False)
         self.events.register(self.channel, selectors.EVENT_READ, self._heard)
         self.events.register(self.output, selectors.EVENT_READ, self._copy_output)
         self.events.register(os.pidfd_open(self.pid), selectors.EVENT_READ, self._ended)
+
+    def _prepare_groups(self) -> None:
+        """Make the groups while the child builds the sandbox. The kernel takes milliseconds for the first move of a process and
+        little for the next: moving bwrap now makes the move of the main program quick.
+        """
+        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        cgroups.make(self.plan.cgroups)
+        with contextlib.suppress(ProcessLookupError):
+            cgroups.enter(self.plan.cgroups, self.pid)
 
     def _open_gate(self, channel: socket.socket) -> None:
         """Take over the sockets that the child bound inside. Nothing comes when the child failed: its exit says so."""
@@ -124,7 +136,7 @@ class Keeper:
         cgroups.enter(self.plan.cgroups, os.posix_spawn(command[0], command, env, file_actions=actions, setsid=True))
         theirs.close()
         self.awake = True
-        self._started()
+        self._started(self.pid)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -152,20 +164,9 @@ class Keeper:
         if grace <= 0:
             self._kill()
             return
-        main = self._main_program()
-        if main is not None:
+        if self.main >= 0:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(main, signal.SIGTERM)
-
-    def _main_program(self) -> int | None:
-        """The host pid of the main program: process 2 of the sandbox's pid namespace, child of bwrap's process 1."""
-        if not self.plan.bwrap:
-            return self.pid
-        for pid in watch.below(self.pid):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
-                if any(line.startswith("NSpid:") and line.split()[-1] == "2" for line in file):
-                    return pid
-        return None
+                signal.pidfd_send_signal(self.main, signal.SIGTERM)
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -202,8 +203,9 @@ class Keeper:
                     pass
             time.sleep(0.002)
 
-    def _started(self) -> None:
+    def _started(self, main: int) -> None:
         self.began = True
+        self.main = os.pidfd_open(main)
         self._say({"started": True})
 
     def _say(self, message: dict[str, object]) -> None:
@@ -228,11 +230,12 @@ class Keeper:
     def _heard(self) -> None:
         """A message from inside: hostile, so anything unexpected is dropped. recv() takes no file descriptors."""
         with contextlib.suppress(BlockingIOError):
+            if not self.began:
+                self._greet()
+                return
             data = self.channel.recv(4096)
             if not data:
                 self.events.unregister(self.channel)
-            elif not self.began:
-                self._started()
             else:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     answer = json.loads(data)
@@ -241,6 +244,18 @@ class Keeper:
                         "timed_out": bool(answer["timed_out"]),
                     }
                     self._answer(int(answer["id"]), result)
+
+    def _greet(self) -> None:
+        """The shell that will become the main program waits; its pid comes from the kernel."""
+        data, said, _, _ = self.channel.recvmsg(1, socket.CMSG_SPACE(CREDENTIALS.size))
+        if not data:
+            self.events.unregister(self.channel)
+            return
+        pid, _, _ = CREDENTIALS.unpack(said[0][2])
+        with contextlib.suppress(ProcessLookupError):
+            cgroups.enter(self.plan.cgroups, pid)
+            self._started(pid)
+            self.channel.send(b"\n")
 
     def _answer(self, number: int, result: dict[str, object]) -> None:
         connection = self.requests.pop(number, None)
@@ -306,7 +321,7 @@ def keep(folder: str, report: int) -> None:
     os.chdir(folder)
     log = os.open(KEEPER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for number, handle in ((0, null), (1, log), (2, log)):
+    for number, handle in ((0, null), (1, log), (2, log), (launch.CHANNEL, null)):
         os.dup2(handle, number)
     assert locks.held(ALIVE)
     Keeper(load("."), report).run()

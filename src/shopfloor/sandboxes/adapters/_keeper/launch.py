@@ -19,11 +19,11 @@ from shopfloor.sandboxes.adapters._keeper.plan import OVERLAY, Plan
 
 API_PORT, PROXY_PORT = 8787, 3128
 CHANNEL = 3
-"""The exec service's end of the socket to the keeper."""
+"""The exec service's end of the socket to the keeper. The number is kept free for it in every process on the way."""
 STAGE = "/tmp"  # noqa: S108 -- covered by a tmpfs of our own, in a mount namespace of our own
 SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+PR_SET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 3, 4, 36
 SERVICE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "service.py")
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,13 +36,20 @@ class Handles:
     listeners: socket.socket
     output: int
     sync: int
-    info: int
 
 
-def prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int, *, answers: bool = False) -> None:
     """Set an attribute of this process."""
-    if libc.prctl(option, value, 0, 0, 0):
+    if libc.prctl(option, value, 0, 0, 0) and not answers:
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+def warm_up() -> None:
+    """Do once, in the process that forks all keepers, what each would repeat."""
+    prctl(PR_GET_DUMPABLE, 0, answers=True)
+    for memfd in (True, False):
+        with contextlib.suppress(seccomp.UnknownMachine):
+            seccomp.program(memfd=memfd)
 
 
 def fork(plan: Plan, handles: Handles) -> int:
@@ -64,10 +71,10 @@ def _become(plan: Plan, handles: Handles, parent: int) -> NoReturn:
     os.dup2(handles.output, 2)
     os.umask(0o022)
     _die_with(parent)
-    cgroups.enter(plan.cgroups)
     with contextlib.suppress(OSError):
         os.nice(5)
     if not plan.bwrap:
+        cgroups.enter(plan.cgroups)
         _plain(plan)
     sources = _stage(plan) if plan.owner else _direct(plan)
     if plan.owner:
@@ -89,7 +96,11 @@ def _plain(plan: Plan) -> NoReturn:
     os.chdir(plan.directory)
     os.closerange(3, 1024)
     env = {**profile.proxies(plan), **plan.env}
-    os.execvpe(plan.argv[0], plan.argv, env)  # noqa: S606 -- this is the agent's program, without isolation by explicit flag
+    try:
+        os.execvpe(plan.argv[0], plan.argv, env)  # noqa: S606 -- the agent's program, without isolation by explicit flag
+    except OSError as error:
+        os.write(2, f"{plan.argv[0]}: {error.strerror}\n".encode())
+        os._exit(127)
 
 
 def _die_with(parent: int) -> None:
@@ -202,14 +213,13 @@ def hand_over(channel: socket.socket, listeners: list[socket.socket]) -> None:
 
 
 def _exec_bwrap(plan: Plan, sources: profile.Sources, handles: Handles) -> NoReturn:
-    channel = os.dup(handles.channel.fileno()) if handles.channel.fileno() == CHANNEL else handles.channel.fileno()
-    # The numbers from 10 up, so that none of them is CHANNEL.
-    sync, info = (fcntl.fcntl(handle, fcntl.F_DUPFD, 10) for handle in (handles.sync, handles.info))
+    sync = os.dup(handles.sync)
+    os.set_inheritable(sync, True)
     filter_ = _file(seccomp.program(memfd=any("memory" in group.path for group in plan.cgroups)))
     data = {path: _file(text.encode()) for path, text in profile.DATA.items()}
-    args = profile.options(plan, sources, seccomp=filter_, sync=sync, info=info, data=data)
+    args = profile.options(plan, sources, seccomp=filter_, sync=sync, data=data)
     listed = _file("".join(f"{arg}\0" for arg in args).encode())
-    os.dup2(channel, CHANNEL)
+    os.dup2(handles.channel.fileno(), CHANNEL)
     command = ["bwrap", "--args", str(listed), "--", *profile.command(plan)]
     os.execve(sources.bwrap, command, {"PATH": "/usr/bin:/bin"})  # noqa: S606 -- bwrap, found by the server
 
@@ -217,9 +227,7 @@ def _exec_bwrap(plan: Plan, sources: profile.Sources, handles: Handles) -> NoRet
 def _file(content: bytes) -> int:
     """A file in memory, read from its start by whoever inherits it."""
     handle = os.memfd_create("sandbox", 0)
-    high = fcntl.fcntl(handle, fcntl.F_DUPFD, 10)
-    os.close(handle)
-    with open(os.dup(high), "wb") as file:
-        file.write(content)
-    os.lseek(high, 0, os.SEEK_SET)
-    return high
+    while content:
+        content = content[os.write(handle, content) :]
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle

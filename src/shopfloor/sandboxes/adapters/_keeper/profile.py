@@ -30,10 +30,12 @@ DATA = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "/etc/gitconfig": "[safe]\n\tdirectory = *\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n",
 }
-# PID 1 is bwrap's own reaper, so that the main program starts before any Python: a shell of a millisecond leaves a listener behind
-# (it becomes the exec service at the first request, and ends the sandbox when the keeper is gone), says so and becomes the program.
-WRAPPER = """( { if read -r _ <&3; then exec "$0" -I -S "$1"; else kill -9 -1; fi; } >/dev/null 2>&1 & )
-printf . >&3
+# PID 1 is bwrap's own reaper, so that the main program starts before any Python: a shell of a millisecond says who it is, waits
+# until it is in its control groups, leaves a listener behind (which becomes the exec service at the first request, and ends
+# the sandbox when the keeper is gone) and becomes the program.
+WRAPPER = """printf . >&3
+read -r _ <&3 || exit 126
+( { if read -r _ <&3; then exec "$0" -I -S "$1"; else kill -9 -1; fi; } >/dev/null 2>&1 & )
 shift
 exec "$@" 3<&-"""
 
@@ -80,17 +82,20 @@ def proxies(plan: Plan) -> dict[str, str]:
     """The variables that point programs at the gate's proxy."""
     if plan.gate is None:
         return {}
-    proxy, direct = f"http://{plan.gate.address}:3128", f"127.0.0.1,localhost,{plan.gate.address}"
+    proxy, direct = (
+        f"http://{plan.gate.address}:3128",
+        ",".join(dict.fromkeys(("127.0.0.1", "localhost", plan.gate.address))),
+    )
     named = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": direct}
     return {**named, **{name.lower(): value for name, value in named.items()}}
 
 
-def options(plan: Plan, sources: Sources, *, seccomp: int, sync: int, info: int, data: dict[str, int]) -> list[str]:
+def options(plan: Plan, sources: Sources, *, seccomp: int, sync: int, data: dict[str, int]) -> list[str]:
     """Bwrap's options. They travel through a file descriptor: a command line is readable by every user of the host."""
     args = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     args += ["--disable-userns", "--die-with-parent", "--new-session", "--hostname", "sandbox"]
     args += ["--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--clearenv"]
-    args += ["--seccomp", str(seccomp), "--sync-fd", str(sync), "--info-fd", str(info)]
+    args += ["--seccomp", str(seccomp), "--sync-fd", str(sync)]
     args += _system()
     for path, handle in data.items():
         args += ["--ro-bind-data", str(handle), path]

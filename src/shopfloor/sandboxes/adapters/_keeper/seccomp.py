@@ -1,6 +1,7 @@
 """The system calls an agent has no business with, as a BPF program for bwrap: a deny list, so that ordinary programs notice nothing."""
 
 import errno
+import functools
 import os
 import struct
 
@@ -52,6 +53,7 @@ def _with_argument(number: int, argument: int, checks: list[bytes]) -> bytes:
     return _step(JUMP_EQUAL, number, 0, len(body) // 8) + body
 
 
+@functools.cache
 def program(*, memfd: bool, machine: str = "") -> bytes:
     """The filter for this machine. `memfd` is false where only a watchdog bounds memory: it cannot see such files."""
     machine = machine or os.uname().machine

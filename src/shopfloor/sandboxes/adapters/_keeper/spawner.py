@@ -1,12 +1,13 @@
 """Forks keepers on demand. It has imported everything already, so that a keeper starts in a millisecond; it ends with the server."""
 
+import gc
 import os
 import signal
 import socket
 import sys
 import traceback
 
-from shopfloor.sandboxes.adapters._keeper import keeper
+from shopfloor.sandboxes.adapters._keeper import keeper, launch
 from shopfloor.sandboxes.adapters._keeper.service import receive
 
 
@@ -14,13 +15,16 @@ def main() -> None:
     """Serve requests on standard input, a socket: each names a folder and brings its lock and a pipe for the report."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = socket.socket(fileno=os.dup(0))
+    launch.warm_up()
+    gc.freeze()
+    os.dup2(0, launch.CHANNEL, inheritable=False)
+    channel = socket.socket(fileno=launch.CHANNEL)
     while True:
         request, handles = receive(channel)
         if request is None:
             return
         if os.fork() == 0:
-            channel.close()
+            channel.detach()  # its number is needed again
             for handle in handles:
                 os.set_inheritable(handle, False)
             try:
