@@ -122,6 +122,12 @@ class Platform:
         mine = os.fsencode(self.data)
         return [pid for pid in _pids() if mine in _cmdline(pid) and pid not in self._own()]
 
+    def inside(self, mark: bytes) -> list[int]:
+        """Processes inside this data directory's sandboxes whose command line holds `mark`."""
+        parents = {pid: _parent(pid) for pid in _pids()}
+        roots = set(self.keepers())
+        return [pid for pid in parents if mark in _cmdline(pid) and _descends(pid, roots, parents)]
+
     def _own(self) -> set[int]:
         return {os.getpid(), *(p.pid for p in self.processes.values())}
 
@@ -232,3 +238,17 @@ def _cmdline(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def _descends(pid: int, roots: set[int], parents: dict[int, int]) -> bool:
+    while pid := parents.get(pid, 0):
+        if pid in roots:
+            return True
+    return False

@@ -13,6 +13,7 @@ from shopfloor.forges import rules as forge_rules
 from shopfloor.kit.clock import iso
 from shopfloor.kit.errors import Conflict, Malformed
 from shopfloor.messages import service as messages
+from shopfloor.sandboxes.port import Isolation
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.rules import FINISHED, OrderStatus, workflow_type
@@ -66,21 +67,21 @@ async def create_work_order(
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> AgentWorkOrderResponse:
     """Accept a piece of work; it starts by itself."""
-    columns = _checked(body, house)
+    columns = await _checked(body, house)
     async with house.database.transaction() as session:
         order = await service.create(session, **columns, idempotency_key=idempotency_key)
     house.claimable.set()
     return _answer(order)
 
 
-def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str, Any]:
+async def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str, Any]:
     """Everything that can be refused is refused here, before anything is stored."""
     settings = house.settings
     agent = body.agent or settings.default_agent
     profile = agents.profile(settings, agent)
     sandbox_type = body.sandbox_type or settings.default_sandbox
-    adapter = house.sandboxes.adapter(sandbox_type)
-    if adapter.isolated is False and not body.allow_no_isolation:
+    capabilities = await house.sandboxes.adapter(sandbox_type).capabilities()
+    if capabilities.isolation == Isolation.NONE and not body.allow_no_isolation:
         raise IsolationNeeded(f"sandbox type {sandbox_type!r} has no isolation")
     return {
         "repository_url": forge_rules.repository_url(body.repository_url),

@@ -15,7 +15,7 @@ from shopfloor.forges import rules as branches
 from shopfloor.kit import log
 from shopfloor.kit.clock import iso, now
 from shopfloor.kit.db import Session
-from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec
+from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec, View
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
@@ -93,7 +93,9 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
         allow_no_isolation=order.allow_no_isolation,
     )
     job = await _job(tools, order, attempt, profile, inbox)
-    _write(inbox / "job.json", orjson.dumps(_translate(job, adapter.paths(spec))), owner)
+    view = adapter.view(spec)
+    job["api"]["url"] = view.api_url
+    _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
     return spec
 
 
@@ -153,17 +155,14 @@ def _issue(order: WorkOrder) -> str:
     return f"This is for issue #{order.github_issue_number}." if order.github_issue_number else ""
 
 
-def _translate(value: Any, paths: dict[str, str]) -> Any:
-    """The job with every path as it is where the worker runs: adapters without a root of their own move them."""
+def _translate(value: Any, view: View) -> Any:
+    """The job with every path as it is called where the worker runs; what is for the agent's eyes stays as it is."""
     if isinstance(value, str):
-        for inside, real in paths.items():
-            if value == inside or value.startswith(inside + "/"):
-                return real + value[len(inside) :]
-        return value
+        return view.path(value)
     if isinstance(value, dict):
-        return {key: item if key == "prompt" else _translate(item, paths) for key, item in value.items()}
+        return {key: item if key in {"prompt", "script"} else _translate(item, view) for key, item in value.items()}
     if isinstance(value, list):
-        return [_translate(item, paths) for item in value]
+        return [_translate(item, view) for item in value]
     return value
 
 

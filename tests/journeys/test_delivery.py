@@ -1,0 +1,143 @@
+"""From a request to a delivered branch, by the script agent in a real sandbox."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.platform import Platform, git, sample_repository, until
+
+PLAN_BUILD_TEST = {
+    "plan": [{"say": "I will greet."}, {"write": {"path": "specs/plan.md", "content": "# Plan\nGreet.\n"}}],
+    "build": [{"write": {"path": "greet.py", "content": "print('good morning')\n"}}],
+    "test": [{"run": {"command": "python3 greet.py > result.txt"}}],
+}
+WAITS = [
+    {"say": "waiting"},
+    {"wait_for_message": {"timeout": 90}},
+    {"write": {"path": "heard.txt", "content": "$message\n"}},
+]
+
+
+def build(house: Platform, origin: Path, script: object, **fields: object) -> str:
+    return house.order(origin, script, workflow_type="build", **fields)
+
+
+def test_a_plan_build_test_order_ends_as_a_branch_with_three_phases(house: Platform, place: Path) -> None:
+    """AWO-01, AWM-10: the request becomes commits on a branch that carries the order's id."""
+    origin = sample_repository(place)
+    order_id = house.order(origin, PLAN_BUILD_TEST)
+    order = house.finished(order_id)
+    assert order["status"] == "completed", order["reason"]
+    branch = f"feat-{order_id}"
+    assert order["git_branch_name"] == branch
+    assert git("show", f"{branch}:result.txt", cwd=origin) == "good morning"
+    progress = house.get(f"/agent-work-orders/{order_id}/git-progress")
+    assert [phase["phase"] for phase in progress["phase_history"]] == ["planning", "implementing", "testing"]
+    assert progress["git_files_changed"] == 3
+
+
+def test_the_branch_of_an_issue_is_named_for_it(house: Platform, place: Path) -> None:
+    """AWO-04."""
+    origin = sample_repository(place)
+    order_id = build(house, origin, PLAN_BUILD_TEST["build"], github_issue_number=42)
+    assert house.finished(order_id)["git_branch_name"] == f"feat-issue-42-{order_id}"
+
+
+def test_a_running_order_is_steered_by_a_prompt(house: Platform, place: Path) -> None:
+    """AWA-03: what is said arrives at the agent and its receipt says so."""
+    origin = sample_repository(place)
+    order_id = build(house, origin, WAITS)
+    until(lambda: any(e["event"] == "agent.message" for e in house.events(order_id)), what="the agent to speak")
+    accepted = house.post(f"/agent-work-orders/{order_id}/prompt", {"prompt_text": "hello from outside"})
+    order = house.finished(order_id)
+    assert order["status"] == "completed", order["reason"]
+    assert git("show", f"{order['git_branch_name']}:heard.txt", cwd=origin) == "hello from outside"
+    message = house.get(f"/sandboxes/{order['sandbox_identifier']}/messages/{accepted['message_id']}")
+    assert message["state"] == "done"
+
+
+def test_an_agent_that_says_done_and_did_nothing_fails(house: Platform, place: Path) -> None:
+    """Done is proven: an unchanged tree is not a delivery."""
+    order_id = build(house, sample_repository(place), [{"say": "all done, trust me"}])
+    order = house.finished(order_id)
+    assert (order["status"], "nothing" in order["reason"]) == ("failed", True), order["reason"]
+
+
+def test_a_failing_agent_fails_the_order_with_its_reason(house: Platform, place: Path) -> None:
+    order_id = build(house, sample_repository(place), [{"fail": {"reason": "the tests are a lie"}}])
+    order = house.finished(order_id)
+    assert order["status"] == "failed"
+    assert "the tests are a lie" in order["error_message"]
+
+
+def test_a_running_order_can_be_cancelled_and_its_sandbox_goes(house: Platform, place: Path) -> None:
+    order_id = build(house, sample_repository(place), WAITS)
+    until(lambda: any(e["event"] == "agent.message" for e in house.events(order_id)), what="the agent to speak")
+    house.post(f"/agent-work-orders/{order_id}/cancel")
+    order = house.finished(order_id)
+    assert order["status"] == "cancelled"
+    sandbox = house.get(f"/sandboxes/{order['sandbox_identifier']}")
+    assert sandbox["state"] == "TERMINATED"
+
+
+def test_retry_continues_from_the_last_commit(house: Platform, place: Path) -> None:
+    """The plan is committed once; only the failed step runs again."""
+    origin = sample_repository(place)
+    script = {"plan": PLAN_BUILD_TEST["plan"], "build": [{"fail": {"reason": "not today"}}]}
+    order_id = house.order(origin, script, workflow_type="plan_build")
+    assert house.finished(order_id)["status"] == "failed"
+    house.post(f"/agent-work-orders/{order_id}/retry", {"prompt": "today"})
+    assert house.finished(order_id)["status"] == "failed"
+    commits = [e for e in house.events(order_id) if e["event"] == "git.commit_created" and e["phase"] == "planning"]
+    assert len(commits) == 1
+
+
+def test_explain_names_evidence_by_position(house: Platform, place: Path) -> None:
+    order_id = build(house, sample_repository(place), PLAN_BUILD_TEST["build"])
+    house.finished(order_id)
+    told = house.get(f"/agent-work-orders/{order_id}/explain")
+    assert told["status"] == "completed"
+    assert any(fact["event_type"] == "work_order.status_changed" and fact["position"] for fact in told["evidence"])
+
+
+def test_an_unknown_base_branch_fails_with_a_hint(house: Platform, place: Path) -> None:
+    order_id = build(house, sample_repository(place), PLAN_BUILD_TEST["build"], base_branch="nope")
+    order = house.finished(order_id)
+    assert order["status"] == "failed"
+    assert "nope" in order["reason"]
+
+
+def test_nothing_is_left_of_finished_sandboxes(house: Platform, place: Path) -> None:
+    order = house.finished(build(house, sample_repository(place), PLAN_BUILD_TEST["build"]))
+    left = list((house.data / "sandboxes" / "local").glob(f"*{order['sandbox_identifier']}*"))
+    assert left == []
+
+
+@pytest.mark.slow
+def test_a_hundred_orders_all_complete_once(place: Path) -> None:
+    """AWK-04: none lost, none run twice; the queue's latency is printed."""
+    from tests.support.platform import platform
+
+    origin = sample_repository(place)
+    with platform(max_sandboxes=12) as house:
+        script = [{"write": {"path": "one.txt", "content": "1\n"}}]
+        ids: list[str] = []
+        threads = [threading.Thread(target=lambda: ids.append(build(house, origin, script))) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        orders = [house.finished(order_id, limit=600) for order_id in ids]
+        waits = sorted(_waited(order) for order in orders)
+        print(f"queue latency of 100 orders, 12 places: p50 {waits[50]:.1f} s, max {waits[-1]:.1f} s")
+    assert [(o["status"], o["attempts"]) for o in orders] == [("completed", 1)] * 100
+    branches = git("branch", "--list", "feat-*", cwd=origin).split()
+    assert len(branches) == 100
+
+
+def _waited(order: dict[str, str]) -> float:
+    from datetime import datetime
+
+    start, accepted = (datetime.fromisoformat(order[key]) for key in ("execution_started_at", "created_at"))
+    return (start - accepted).total_seconds()
