@@ -61,7 +61,13 @@ async def serving(app: FastAPI, **options: Any) -> AsyncIterator[str]:
     """The app behind a real uvicorn in this process; yields its address without the scheme."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, log_level="error", lifespan="off", ws_ping_interval=None, ws="websockets-sansio", **options
+        app,
+        log_level="error",
+        lifespan="off",
+        ws_ping_interval=None,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        **options,
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
@@ -112,7 +118,9 @@ async def _main(url: str, port: int) -> None:
     database = Database(url)
     async with opened(database) as app:
         listener = socket.create_server(("127.0.0.1", port))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="websockets-sansio"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", lifespan="off", ws="websockets-sansio", ws_per_message_deflate=False)
+        )
         print("ready", flush=True)
         await server.serve(sockets=[listener])
     await database.close()

@@ -19,7 +19,9 @@ logger = logs.get(__name__)
 
 PAGE = 250
 QUEUE = 2000
-"""Events that may wait for one subscriber before it counts as slow."""
+QUEUE_BYTES = 16 * 1024 * 1024
+"""Events, and their size together, that may wait for one subscriber before it counts as slow."""
+AT_ONCE = 200
 NOTIFY_SECONDS = 0.02
 POLL_SECONDS = 0.25
 UNSETTLED_SECONDS = 0.004
@@ -45,7 +47,14 @@ class Published:
         self.event_type: str = row[2]
         self.entity_type: str = row[3]
         self.entity_id: str = row[4]
+        self.size = len(row[5])
         self._row = row
+
+    @property
+    def work_order_id(self) -> str | None:
+        """The work order it belongs to."""
+        found: str | None = self._row[7]
+        return found
 
     @cached_property
     def data(self) -> bytes:
@@ -74,6 +83,7 @@ class Subscription:
         self.slow = asyncio.Event()
         self._hub, self._limit, self._patient = hub, limit, patient
         self._items: deque[Published] = deque()
+        self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._replaying = after is not None
         self._goal: Position | None = None
@@ -82,11 +92,13 @@ class Subscription:
 
     def offer(self, event: Published) -> None:
         """Called by the hub for each event that passes the filter."""
-        if len(self._items) < self._limit:
+        if len(self._items) < self._limit and self._bytes < QUEUE_BYTES:
             self._items.append(event)
+            self._bytes += event.size
         else:
             self._hub.detach(self)
             self._items.clear()
+            self._bytes = 0
             self.slow.set()
         self.stir()
 
@@ -96,7 +108,7 @@ class Subscription:
             self._waiter.set_result(None)
 
     async def take(self, timeout: float | None = None) -> list[Published]:
-        """The next events, all that are at hand; empty after `timeout` seconds. Raises SlowSubscriber or HubClosed."""
+        """The next events that are at hand; empty after `timeout` seconds. Raises SlowSubscriber or HubClosed."""
         while True:
             if self._hub.closed:
                 raise HubClosed
@@ -105,8 +117,8 @@ class Subscription:
                     return events
                 continue
             if self._items:
-                events = list(self._items)
-                self._items.clear()
+                events = [self._items.popleft() for _ in range(min(AT_ONCE, len(self._items)))]
+                self._bytes -= sum(event.size for event in events)
                 self.position = events[-1].position
                 return events
             if self.slow.is_set():
@@ -157,6 +169,7 @@ class Hub:
         self.position = START
         """Everything up to here was handed out."""
         self.closed = False
+        self.queue = QUEUE
         self._database = database
         self._wake = asyncio.Event()
         self._tail: Tail = tail_of(database, self._wake.set)
@@ -196,10 +209,10 @@ class Hub:
 
     @asynccontextmanager
     async def subscribe(
-        self, filters: Filters = ALL, after: Position | None = None, *, limit: int = QUEUE, patient: bool = True
+        self, filters: Filters = ALL, after: Position | None = None, *, limit: int | None = None, patient: bool = True
     ) -> AsyncIterator[Subscription]:
         """Events from now on, or after a position. A patient one that falls behind goes on from the log; else SlowSubscriber."""
-        subscription = Subscription(self, filters, after, limit=limit, patient=patient)
+        subscription = Subscription(self, filters, after, limit=limit or self.queue, patient=patient)
         try:
             yield subscription
         finally:

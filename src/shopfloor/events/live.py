@@ -15,7 +15,7 @@ PING_SECONDS = 20.0
 PATIENCE_SECONDS = 10.0
 """How long a slow client may take to accept what was already sent before the connection is cut."""
 SLOW_CLIENT, RESTARTING = 4008, 1012
-MOST_IN_FRAME = 100
+FRAME_BYTES = 256 * 1024
 PING = '{"type":"ping"}'
 
 
@@ -74,8 +74,16 @@ def _singles(events: list[Published]) -> list[str]:
 
 
 def _batches(events: list[Published]) -> list[str]:
-    parts = [events[i : i + MOST_IN_FRAME] for i in range(0, len(events), MOST_IN_FRAME)]
-    return ["[" + ",".join(event.text for event in part) + "]" for part in parts]
+    """JSON arrays, each well below the megabyte that clients take for a frame by default."""
+    frames: list[list[str]] = []
+    size = FRAME_BYTES
+    for event in events:
+        if size >= FRAME_BYTES:
+            frames.append([])
+            size = 0
+        frames[-1].append(event.text)
+        size += len(event.text)
+    return ["[" + ",".join(frame) + "]" for frame in frames]
 
 
 async def _until_gone(websocket: WebSocket) -> None:
