@@ -1,6 +1,5 @@
 """`doctor`: proves by trying what this machine can do; secrets are seen to be there and never shown."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -158,6 +157,8 @@ def _data(settings: "Settings") -> Iterator[Check]:
 
 
 def _database(settings: "Settings") -> Iterator[Check]:
+    import asyncio
+
     import sqlalchemy as sa
 
     from shopfloor.kit.db import Database
@@ -183,6 +184,8 @@ def _database(settings: "Settings") -> Iterator[Check]:
 
 
 def _sandboxes(settings: "Settings") -> Iterator[Check]:
+    import asyncio
+
     from shopfloor.kit.db import Database
     from shopfloor.sandboxes.service import Sandboxes
 

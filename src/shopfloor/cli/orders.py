@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from shopfloor.cli import render
-from shopfloor.cli.options import Json, OrderId, Url
+from shopfloor.cli.options import Json, OrderId, Url, order_ids
 
 
 def run(
@@ -79,7 +79,9 @@ def agent_options(pairs: list[str]) -> dict[str, Any]:
 
 
 def status(
-    order_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A work order; else the whole shop.")] = None,
+    order_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="A work order; else the whole shop.", autocompletion=order_ids)
+    ] = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:

@@ -8,6 +8,8 @@ from shopfloor.cli.exits import NotARepository
 from shopfloor.cli.render import note
 
 ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://|^[\w.-]+@[\w.-]+:", re.IGNORECASE)
+SHORTHAND = re.compile(r"^[A-Za-z0-9-]+/[A-Za-z0-9_.-]+$")
+"""owner/name on GitHub."""
 
 
 def located(text: str) -> str:
@@ -15,6 +17,8 @@ def located(text: str) -> str:
     if ADDRESS.match(text) and not text.startswith("file://"):
         return text
     place = Path(text.removeprefix("file://")).expanduser()
+    if not place.exists() and SHORTHAND.match(text):
+        return text
     if not place.exists():
         raise NotARepository(
             f"{text} does not exist", hint="Give a folder with a git repository, or an address such as https://…"

@@ -1,0 +1,56 @@
+"""The doctor tries things and tells the truth."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Shop
+
+
+@pytest.fixture(scope="module")
+def told(shop: Shop) -> dict[str, dict[str, object]]:
+    """What the doctor says beside a running server."""
+    done = shop("doctor", "--json", env={"OPENAI_API_KEY": "sk-very-secret-value"})
+    assert "very-secret" not in done.out + done.err
+    return {check["name"]: check for check in json.loads(done.out)["checks"]}
+
+
+def test_git_was_tried(told: dict[str, dict[str, object]]) -> None:
+    assert "commits" in str(told["git"]["detail"])
+
+
+def test_a_sandbox_was_started(told: dict[str, dict[str, object]]) -> None:
+    assert told["local: sandbox"]["ok"], told["local: sandbox"]
+
+
+def test_the_script_agent_is_found(told: dict[str, dict[str, object]]) -> None:
+    assert any("script" in name and check["ok"] for name, check in told.items() if check["area"] == "agents")
+
+
+def test_keys_are_named(told: dict[str, dict[str, object]]) -> None:
+    assert "OPENAI_API_KEY" in str(told["keys"]["detail"])
+
+
+def test_the_server_was_reached(told: dict[str, dict[str, object]]) -> None:
+    assert told["server"]["ok"]
+
+
+def test_without_a_server_the_rest_is_tried(nobody: Shop) -> None:
+    done = nobody("doctor", "git", "data", "server", "--json")
+    checks = {check["name"]: check["ok"] for check in json.loads(done.out)["checks"]}
+    assert (done.code, checks) == (0, {"git": True, "data folder": True, "server": False})
+
+
+def test_a_required_thing_that_fails_is_1(nobody: Shop, place: Path) -> None:
+    (place / "file").write_text("no folder")
+    assert nobody("doctor", "data", env={"SHOPFLOOR_DATA_DIR": str(place / "file")}).code == 1
+
+
+def test_a_bad_configuration_is_told_not_thrown(nobody: Shop) -> None:
+    done = nobody("doctor", env={"SHOPFLOOR_PORT": "many"})
+    assert (done.code, "SHOPFLOOR_PORT" in done.out) == (1, True)
+
+
+def test_an_unknown_area_is_2(nobody: Shop) -> None:
+    assert nobody("doctor", "plumbing").code == 2
