@@ -8,11 +8,10 @@ import selectors
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
 
-from shopfloor.sandboxes.adapters._keeper import cgroups, launch, locks, profile, watch
+from shopfloor.sandboxes.adapters._keeper import cgroups, launch, locks, watch
 from shopfloor.sandboxes.adapters._keeper.gate import Gate
 from shopfloor.sandboxes.adapters._keeper.plan import (
     ALIVE,
@@ -33,7 +32,6 @@ TICK = 0.25
 OUTPUT_LIMIT = 1 << 20
 LEASE_GRACE = 5.0
 CREDENTIALS = struct.Struct("3i")
-SERVICE_COMMAND = [sys.executable, "-I", "-S", launch.SERVICE_FILE]
 
 
 class Keeper:
@@ -127,14 +125,11 @@ class Keeper:
     def _start_plain(self, theirs: socket.socket) -> None:
         """Without isolation: the gate listens on the host, the exec service is a child of ours, orphans come to us."""
         launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
+        launch.fork_service(self.plan, theirs)
+        theirs.close()
         if self.plan.gate:
             ports = [launch.API_PORT, launch.PROXY_PORT, *(int(p) for p in self.plan.gate.pipes)]
             Gate(self.plan.gate, ".").serve([launch.listen(self.plan.gate.address, port) for port in ports])
-        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), launch.CHANNEL)]
-        env = {**profile.proxies(self.plan), **self.plan.env}
-        command = [*SERVICE_COMMAND, self.plan.directory]
-        cgroups.enter(self.plan.cgroups, os.posix_spawn(command[0], command, env, file_actions=actions, setsid=True))
-        theirs.close()
         self.awake = True
         self._started(self.pid)
 

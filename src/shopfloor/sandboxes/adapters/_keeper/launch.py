@@ -66,6 +66,27 @@ def fork(plan: Plan, handles: Handles) -> int:
     os._exit(126)
 
 
+def fork_service(plan: Plan, channel: socket.socket) -> int:
+    """Start the exec service of a sandbox without isolation."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        _die_with(parent)
+        os.umask(0o022)
+        os.setsid()
+        cgroups.enter(plan.cgroups)
+        _limit(plan, processes=False)
+        os.dup2(channel.fileno(), CHANNEL)
+        command = [sys.executable, "-I", "-S", SERVICE_FILE, plan.directory]
+        os.execve(command[0], command, {**profile.proxies(plan), **plan.env})  # noqa: S606 -- our own
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(126)
+
+
 def _become(plan: Plan, handles: Handles, parent: int) -> NoReturn:
     os.dup2(handles.output, 1)
     os.dup2(handles.output, 2)
