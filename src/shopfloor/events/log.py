@@ -151,7 +151,7 @@ async def end(session: Session) -> Position:
 
 async def read_after(
     session: Session, after: Position, filters: Filters = ALL, *, upto: Position | None = None, limit: int = 500
-) -> list[sa.Row[Any]]:
+) -> list[Sequence[Any]]:
     """The settled events that follow `after`, oldest first, in the order of COLUMNS."""
     return await history(session, filters, after=after, upto=upto, limit=limit)
 
@@ -166,7 +166,7 @@ async def history(
     newest_first: bool = False,
     limit: int = 100,
     without: frozenset[str] = frozenset(),
-) -> list[sa.Row[Any]]:
+) -> list[Sequence[Any]]:
     """A page of settled events between two positions, both excluded (`upto` is included)."""
     query = sa.select(*_SELECTED).where(*_passing(filters))
     if without:

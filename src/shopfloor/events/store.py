@@ -75,12 +75,14 @@ class SqliteStore:
             counts = self._insert(self._connection, batches)
             self._connection.execute("COMMIT")
             return counts
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, ValueError):
-            self._drop()
-            raise
         except sqlite3.DatabaseError as error:
             self._drop()
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError):
+                raise
             raise Away(str(error)) from error
+        except BaseException:
+            self._drop()
+            raise
 
     def _insert(self, connection: sqlite3.Connection, batches: Sequence[Sequence[Row]]) -> list[int]:
         """Everything at once when it is all new, which it nearly always is; batch by batch when something is not."""
@@ -144,15 +146,9 @@ class PostgresStore:
             if self._connection is None:
                 self._connection = await asyncpg.connect(self._dsn, timeout=3, command_timeout=30)
             stored = await self._connection.fetch(_POSTGRES_INSERT, *columns)
-        except (
-            OSError,
-            asyncpg.InterfaceError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.InsufficientResourcesError,
-            asyncpg.OperatorInterventionError,
-            asyncpg.InvalidTransactionStateError,
-            asyncpg.TransactionRollbackError,
-        ) as error:
+        except (ValueError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
+            raise
+        except Exception as error:  # away in one of the driver's many ways
             await self.close()
             raise Away(f"{type(error).__name__}: {error}") from error
         return _counts(batches, stored)
