@@ -1,0 +1,193 @@
+"""What the host's repositories tell: progress, files, diffs, conflicts. Read from objects, never from a work tree."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from shopfloor.forges.mirrors.bundles import is_ancestor, require
+from shopfloor.forges.mirrors.places import Place
+from shopfloor.forges.rules import SYMLINK, Changed, Commit, PhaseSpan, phase_history
+from shopfloor.kit import git
+from shopfloor.kit.errors import NotFound, TooLarge
+
+MAX_COMMITS = 5000
+MAX_MESSAGE = 2000
+MAX_COMMAND = 64 << 10
+MAX_COMMANDS = 100
+MAX_FILE = 1 << 20
+MAX_DIFF = 4 << 20
+COMMANDS = ".claude/commands"
+COMMAND_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.md")
+DIFF = ("--no-ext-diff", "--no-textconv", "--no-color")
+
+
+class FileNotInCommit(NotFound):
+    """There is no such file in this commit."""
+
+
+class FileTooLarge(TooLarge):
+    """The file is too large to show."""
+
+
+@dataclass(frozen=True)
+class GitProgress:
+    """How far a branch has come, computed by git (AWM-10)."""
+
+    git_commit_count: int = 0
+    git_files_changed: int = 0
+    git_lines_added: int = 0
+    git_lines_removed: int = 0
+    latest_commit_sha: str | None = None
+    latest_commit_message: str | None = None
+    phase_history: tuple[PhaseSpan, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mergeable:
+    """Whether two commits merge by themselves."""
+
+    clean: bool
+    tree: str
+    """The merged tree; with conflicts, one that holds their markers."""
+    conflicts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What a branch changed, as text."""
+
+    text: str
+    truncated: bool
+
+
+async def progress(place: Place, head: str, base: str) -> GitProgress:
+    """Count and tell what lies between two commits."""
+    await require(place, head, base)
+    commits = await _commits(place, head, base)
+    counted = await git.run("rev-list", "--count", f"{base}..{head}", git_dir=place.orders)
+    numbers = await git.run("diff", *DIFF, "--numstat", "--no-renames", "-z", base, head, git_dir=place.orders)
+    added = removed = files = 0
+    for line in filter(None, numbers.split(b"\0")):
+        plus, minus, _ = line.split(b"\t", 2)
+        files += 1
+        added += int(plus) if plus != b"-" else 0
+        removed += int(minus) if minus != b"-" else 0
+    latest = commits[-1] if commits else None
+    return GitProgress(
+        git_commit_count=int(counted),
+        git_files_changed=files,
+        git_lines_added=added,
+        git_lines_removed=removed,
+        latest_commit_sha=latest.sha if latest else None,
+        latest_commit_message=latest.message if latest else None,
+        phase_history=tuple(phase_history(commits)),
+    )
+
+
+async def _commits(place: Place, head: str, base: str) -> list[Commit]:
+    """The newest commits between two, oldest first."""
+    said = await git.run(
+        *("log", "-z", "--topo-order", f"--max-count={MAX_COMMITS}", "--format=%H%n%ct%n%B", f"{base}..{head}"),
+        git_dir=place.orders,
+    )
+    found = []
+    for record in filter(None, said.decode(errors="replace").split("\0")):
+        sha, seconds, message = (*record.split("\n", 2), "", "")[:3]
+        tail = (
+            message
+            if len(message) <= MAX_MESSAGE
+            else f"{message[: MAX_MESSAGE // 2]}\n\n{message[-MAX_MESSAGE // 2 :]}"
+        )
+        found.append(Commit(sha, _instant(seconds), git.clean(tail.encode())))
+    return found[::-1]
+
+
+def _instant(seconds: str) -> datetime:
+    """A commit's own time, which may be any nonsense."""
+    try:
+        return datetime.fromtimestamp(min(max(int(seconds), 0), 253402300799), UTC)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+
+
+async def commands(place: Place, commit: str) -> dict[str, str]:
+    """The repository's own command files at a commit, by name."""
+    await require(place, commit)
+    said = await git.run("ls-tree", "-z", "-l", commit, "--", f"{COMMANDS}/", git_dir=place.orders)
+    found: dict[str, str] = {}
+    for entry in filter(None, said.decode(errors="replace").split("\0")):
+        facts, _, path = entry.partition("\t")
+        mode, _, blob, size = facts.split()
+        name = COMMAND_FILE.fullmatch(path.rpartition("/")[2])
+        if name and mode in {"100644", "100755"} and int(size) <= MAX_COMMAND and len(found) < MAX_COMMANDS:
+            found[name[1]] = (await git.run("cat-file", "blob", blob, git_dir=place.orders)).decode(errors="replace")
+    return found
+
+
+async def read_file(place: Place, commit: str, path: str, max_bytes: int = MAX_FILE) -> bytes:
+    """The bytes of a regular file at a commit; links are not followed."""
+    await require(place, commit)
+    if "\0" in path or not path.strip("/"):
+        raise FileNotInCommit("a file has a name")
+    said = await git.run("ls-tree", "-z", "-l", commit, "--", path.strip("/"), git_dir=place.orders)
+    entry = said.decode(errors="replace").partition("\0")[0]
+    facts = entry.partition("\t")[0].split()
+    if not facts or facts[1] != "blob" or facts[0] == SYMLINK:
+        raise FileNotInCommit(f"there is no file {path[:200]!r} in {commit[:12]}")
+    if int(facts[3]) > max_bytes:
+        raise FileTooLarge(f"{path[:200]!r} has {facts[3]} bytes; at most {max_bytes} are shown")
+    return await git.run("cat-file", "blob", facts[2], git_dir=place.orders, max_output=max_bytes)
+
+
+async def diff(place: Place, base: str, head: str, max_bytes: int = MAX_DIFF) -> Diff:
+    """What `head` changed since it left `base`."""
+    await require(place, base, head)
+    shown = await git.call(
+        *("diff", *DIFF, "-M", f"{base}...{head}"), git_dir=place.orders, max_output=max_bytes, truncate=True
+    )
+    if shown.exit_code != 0:
+        raise git.failure(("diff",), shown)
+    return Diff(shown.stdout.decode(errors="replace"), shown.truncated)
+
+
+async def mergeable(place: Place, base: str, head: str) -> Mergeable:
+    """Merge two commits in memory: the tree, or the files in conflict."""
+    await git.need(2, 38, "merging without a work tree")
+    await require(place, base, head)
+    merged = await git.call(
+        *("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", base, head), git_dir=place.orders
+    )
+    if merged.exit_code not in {0, 1} or not merged.stdout:
+        raise git.failure(("merge-tree",), merged)
+    tree, *names = merged.stdout.decode(errors="replace").rstrip("\0").split("\0")
+    return Mergeable(merged.exit_code == 0, tree, list(dict.fromkeys(names)))
+
+
+async def contains(place: Place, newer: str, older: str) -> bool:
+    """Whether `newer` contains `older`."""
+    await require(place, newer, older)
+    return await is_ancestor(place.orders, older, newer)
+
+
+async def changed(place: Place, base: str, head: str) -> tuple[list[Changed], list[int]]:
+    """What the policy looks at: every path that differs, and the size of every new object."""
+    await require(place, base, head)
+    said = await git.run("diff-tree", "-r", "-z", "--raw", "--no-renames", base, head, git_dir=place.orders)
+    fields = said.split(b"\0")
+    changes = []
+    for facts, raw_path in zip(fields[:-1:2], fields[1::2], strict=True):
+        old_mode, mode, _, blob, _ = facts.decode().lstrip(":").split()
+        target = await _link(place, blob) if mode == SYMLINK else None
+        changes.append(Changed(raw_path.decode(errors="replace"), mode, old_mode, target))
+    return changes, await _new_sizes(place, base, head)
+
+
+async def _link(place: Place, blob: str) -> str:
+    found = await git.call("cat-file", "blob", blob, git_dir=place.orders, max_output=4096, truncate=True)
+    return found.stdout.decode(errors="replace")
+
+
+async def _new_sizes(place: Place, base: str, head: str) -> list[int]:
+    listed = await git.run("rev-list", "--objects", "--no-object-names", head, f"^{base}", git_dir=place.orders)
+    sizes = await git.run("cat-file", "--batch-check=%(objectsize)", git_dir=place.orders, stdin=listed)
+    return [int(size) for size in sizes.split()]

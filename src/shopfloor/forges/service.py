@@ -1,0 +1,177 @@
+"""Repositories as the rest of the house sees them: fetched, checked out, taken in, told about, delivered. All state is on disk."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from shopfloor.forges import rules
+from shopfloor.forges.mirrors import bundles, golden, mirror, pushing, reading
+from shopfloor.forges.mirrors.bundles import Imported
+from shopfloor.forges.mirrors.mirror import Base, Refs
+from shopfloor.forges.mirrors.places import Place
+from shopfloor.forges.mirrors.pushing import Pushed
+from shopfloor.forges.mirrors.reading import Diff, GitProgress, Mergeable
+from shopfloor.forges.mirrors.sources import Source, source
+from shopfloor.forges.rules import Address, Finding
+from shopfloor.kit.errors import Conflict
+from shopfloor.kit.git import Credential
+
+Credentials = Callable[[Address], Awaitable[Credential | None]]
+"""Who knows what to show to a host."""
+PROTOCOLS = frozenset({"https", "file"})
+REMEMBERED = 2048
+
+
+class PolicyRefused(Conflict):
+    """The commits hold something that must not leave a sandbox."""
+
+    status = 422
+    hint = "Nothing was pushed. 'findings' names the paths; ask the agent to take them out and retry."
+
+
+class Repositories:
+    """Every repository this host works on, below one folder. Several processes may share it."""
+
+    def __init__(
+        self, root: Path, *, protocols: frozenset[str] = PROTOCOLS, credentials: Credentials | None = None
+    ) -> None:
+        self.root = root
+        self.protocols = protocols
+        self.credentials = credentials
+        self._places: dict[str, Place] = {}
+        self._synced: dict[str, tuple[float, Refs]] = {}
+        self._progress: dict[tuple[str, str, str], GitProgress] = {}
+
+    def place(self, url: str) -> Place:
+        """The folder of a repository."""
+        address = rules.address(url)
+        return self._places.setdefault(address.url, Place(self.root, address))
+
+    async def source(self, url: str) -> Source:
+        """How to reach a repository, checked."""
+        address = rules.address(url)
+        credential = await self.credentials(address) if self.credentials else None
+        return await asyncio.to_thread(source, address, self.protocols, credential)
+
+    async def look(self, url: str, *, timeout: float = 60) -> Refs:
+        """What the origin has right now; nothing is stored."""
+        return await mirror.look(await self.source(url), timeout=timeout)
+
+    async def sync(self, url: str) -> Refs:
+        """Bring the mirror up to date and answer what the origin has. Who waited for another's fetch that began later than the call shares it."""
+        place, called = self.place(url), time.monotonic()
+        async with place.locked() as lock:
+            began, refs = self._synced.get(place.address.url, (0.0, Refs(None, None)))
+            if began > called:
+                return refs
+            began = time.monotonic()
+            refs = await mirror.refresh(place, await self.source(url), lock)
+            self._synced[place.address.url] = (began, refs)
+        return refs
+
+    async def mirror(self, url: str) -> Path:
+        """The bare mirror, made if it is not there yet."""
+        place = self.place(url)
+        if not place.mirror.exists():
+            await self.sync(url)
+        return place.mirror
+
+    async def resolve(self, url: str, base: str | None = None) -> Base:
+        """The branch and commit that work starts from: the origin's default branch, or a branch, tag or hash."""
+        refs = await self.sync(url)
+        return await mirror.resolve(self.place(url), refs, base)
+
+    async def golden(self, url: str, commit: str, owner: tuple[int, int] | None = None) -> Path:
+        """A clean checkout of a commit on a detached HEAD, independent of the mirror; the worker makes its branch inside. Pin it before use."""
+        place = self.place(url)
+        path = golden.golden_path(place, commit, owner)
+        if golden.warm(place, path):
+            return path
+        await self._need(place, commit)
+        return await golden.make(place, commit, owner)
+
+    async def _need(self, place: Place, commit: str) -> None:
+        """Have the origin's commit in the mirror, fetching once if need be."""
+        if not await mirror.has(place.mirror, commit):
+            await self.sync(place.address.url)
+        if not await mirror.has(place.mirror, commit):
+            raise bundles.CommitNotFound(f"{place.address.url} has no commit {commit[:64]}")
+
+    async def pin(self, url: str, golden_checkout: Path, sandbox_id: str) -> None:
+        """Keep a golden while a sandbox stands on it, also across restarts."""
+        await golden.pin(self.place(url), golden_checkout, sandbox_id)
+
+    async def unpin(self, url: str, sandbox_id: str) -> None:
+        """The sandbox is gone. Idempotent."""
+        await golden.unpin(self.place(url), sandbox_id)
+
+    async def evict(self, url: str, *, keep: int = 3, unused_for: float = golden.FRESH_SECONDS) -> list[Path]:
+        """Remove the longest unused goldens that no sandbox stands on, and what killed processes left."""
+        return await golden.evict(self.place(url), keep, unused_for)
+
+    async def import_bundle(self, url: str, bundle: Path, *, order_id: str, branch: str, base_commit: str) -> Imported:
+        """Take in what a sandbox handed out, after checking every object of it. Idempotent; the order's branch never goes back."""
+        place = self.place(url)
+        await self._need(place, base_commit)
+        return await bundles.take(place, bundle, order_id=order_id, branch=branch, base_commit=base_commit)
+
+    async def order_head(self, url: str, order_id: str, branch: str) -> str | None:
+        """Where an order's branch stands, as far as it was handed out."""
+        place = self.place(url)
+        return await bundles.ref_of(place, bundles.order_ref(order_id, branch)) if place.orders.exists() else None
+
+    async def progress(self, url: str, head: str | None, base_commit: str | None) -> GitProgress:
+        """How far a branch has come; nothing, while there is no head."""
+        if head is None or base_commit is None or head == base_commit:
+            return GitProgress()
+        place = self.place(url)
+        key = (place.address.url, head, base_commit)
+        if key not in self._progress:
+            if len(self._progress) >= REMEMBERED:
+                self._progress.clear()
+            self._progress[key] = await reading.progress(place, head, base_commit)
+        return self._progress[key]
+
+    async def commands(self, url: str, commit: str) -> dict[str, str]:
+        """The repository's own `.claude/commands/*.md` at a commit: name -> text."""
+        return await reading.commands(self.place(url), commit)
+
+    async def read_file(self, url: str, commit: str, path: str) -> bytes:
+        """A regular file at a commit, read from git, links not followed."""
+        return await reading.read_file(self.place(url), commit, path)
+
+    async def diff(self, url: str, base: str, head: str) -> Diff:
+        """What `head` changed since it left `base`."""
+        return await reading.diff(self.place(url), base, head)
+
+    async def mergeable(self, url: str, base: str, head: str) -> Mergeable:
+        """Whether two commits merge by themselves, and which files stand in the way."""
+        return await reading.mergeable(self.place(url), base, head)
+
+    async def contains(self, url: str, newer: str, older: str) -> bool:
+        """Whether `newer` contains `older`."""
+        return await reading.contains(self.place(url), newer, older)
+
+    async def findings(self, url: str, base: str, head: str) -> list[Finding]:
+        """What the policy says about the way from `base` to `head`, warnings included."""
+        changes, sizes = await reading.changed(self.place(url), base, head)
+        return rules.findings(changes, sizes)
+
+    async def check_policy(self, url: str, base: str, head: str) -> list[Finding]:
+        """Raise PolicyRefused when something must not leave; answers the warnings."""
+        found = await self.findings(url, base, head)
+        if refused := [f for f in found if f.refused]:
+            named = "; ".join(f"{f.path or 'the whole'}: {f.detail}" for f in refused[:5])
+            facts = [{"rule": f.rule, "path": f.path, "detail": f.detail} for f in refused[:100]]
+            raise PolicyRefused(named, findings=facts)
+        return found
+
+    async def push(self, url: str, commit: str, branch: str, *, expected_old: str | None = None) -> Pushed:
+        """Let the origin's branch stand at a commit that this host has; idempotent, under a lease."""
+        return await pushing.push(self.place(url), await self.source(url), commit, branch, expected_old)
+
+    async def can_write(self, url: str) -> bool:
+        """Whether a push would be let in."""
+        probe = await pushing.probe_repository(self.place(url), self.root / "probe.git")
+        return await pushing.can_write(await self.source(url), probe)
