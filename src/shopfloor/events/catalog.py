@@ -91,6 +91,22 @@ class ChangeRecorded(WorkOrderEvent, frozen=True, kw_only=True):
     url: str | None = None
 
 
+class ChangeMerged(WorkOrderEvent, frozen=True, kw_only=True):
+    """A change became part of its base branch."""
+
+    type: ClassVar[str] = "change.merged"
+    change_id: str
+    base_branch: str
+    merge_sha: str
+
+
+class ChangeClosed(WorkOrderEvent, frozen=True, kw_only=True):
+    """A change was closed without being merged."""
+
+    type: ClassVar[str] = "change.closed"
+    change_id: str
+
+
 class SandboxEvent(Event, frozen=True, kw_only=True):
     """A fact about a sandbox."""
 
