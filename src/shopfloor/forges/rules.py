@@ -10,6 +10,7 @@ from posixpath import normpath
 from urllib.parse import quote, unquote, urlsplit
 
 from shopfloor.kit.errors import Malformed
+from shopfloor.kit.machine import Machine
 
 BRANCH = re.compile(r"[a-z0-9][a-z0-9._/-]{0,99}")
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -256,6 +257,22 @@ def current_phase(history: Sequence[PhaseSpan]) -> str:
     """The phase a running order is in, as far as its commits tell."""
     return history[-1].phase if history else str(Phase.PLANNING)
 
+
+class ChangeState(StrEnum):
+    """Where a change stands."""
+
+    OPEN = "open"
+    MERGED = "merged"
+    CLOSED = "closed"
+
+
+CHANGE = Machine(
+    {
+        ChangeState.OPEN: {ChangeState.MERGED, ChangeState.CLOSED},
+        ChangeState.MERGED: set(),
+        ChangeState.CLOSED: set(),
+    }
+)
 
 MAX_BLOB = 50 << 20
 MAX_TOTAL = 512 << 20

@@ -3,18 +3,26 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from shopfloor.forges import rules
+from shopfloor.events import log as events
+from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded
+from shopfloor.forges import queries, rules
 from shopfloor.forges.mirrors import bundles, golden, mirror, pushing, reading
 from shopfloor.forges.mirrors.bundles import Imported
-from shopfloor.forges.mirrors.mirror import Base, Refs
+from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.mirrors.places import Place
 from shopfloor.forges.mirrors.pushing import Pushed
-from shopfloor.forges.mirrors.reading import Diff, GitProgress, Mergeable
+from shopfloor.forges.mirrors.reading import Diff, GitProgress
 from shopfloor.forges.mirrors.sources import Source, source
-from shopfloor.forges.rules import Address, Finding
-from shopfloor.kit.errors import Conflict
+from shopfloor.forges.models import Change
+from shopfloor.forges.port import Draft, Forge, Mergeable, Refs
+from shopfloor.forges.rules import CHANGE, Address, ChangeState, Finding
+from shopfloor.kit import ids, plugins
+from shopfloor.kit.db import Database, Session, db_time
+from shopfloor.kit.errors import Conflict, Problem
 from shopfloor.kit.git import Credential
 
 Credentials = Callable[[Address], Awaitable[Credential | None]]
@@ -106,7 +114,7 @@ class Repositories:
         """The sandbox is gone. Idempotent."""
         await golden.unpin(self.place(url), sandbox_id)
 
-    async def evict(self, url: str, *, keep: int = 3, unused_for: float = golden.FRESH_SECONDS) -> list[Path]:
+    async def evict(self, url: str, *, keep: int = 3, unused_for: float = 600) -> list[Path]:
         """Remove the longest unused goldens that no sandbox stands on, and what killed processes left."""
         return await golden.evict(self.place(url), keep, unused_for)
 
@@ -175,3 +183,113 @@ class Repositories:
         """Whether a push would be let in."""
         probe = await pushing.probe_repository(self.place(url), self.root / "probe.git")
         return await pushing.can_write(await self.source(url), probe)
+
+    async def commit_merge(self, url: str, tree: str, parents: tuple[str, ...], message: str) -> str:
+        """Write a commit of a merged tree; answers its hash."""
+        return await reading.commit_merge(self.place(url), tree, parents, message)
+
+    def adapter(self, url: str) -> Forge:
+        """The forge of a repository: plain git does for all of them."""
+        rules.address(url)
+        forge: Forge = plugins.load("shopfloor.forges.adapters", "plain_git").create(self)
+        return forge
+
+    def forge(self, url: str) -> "Reviews":
+        """Where this repository's changes are reviewed and merged."""
+        return Reviews(self, self.adapter(url))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a change can be merged, at this moment."""
+
+    mergeable: str
+    conflicts: list[str]
+
+
+UNKNOWN = Verdict("unknown", [])
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """The changes of one repository, on its forge and in our table."""
+
+    repositories: Repositories
+    forge: Forge
+
+    async def open_change(self, database: Database, **fields: str) -> Change:
+        """Offer a pushed branch for review (the fields of Draft); offering it again brings the change up to date. Idempotent."""
+        draft = Draft(**fields)
+        published = await self.forge.open_change(draft)
+        verdict = await self.check(draft)
+        async with database.transaction() as session:
+            return await _record(session, draft, self.forge.name, published.url, verdict)
+
+    async def check(self, draft: Draft) -> Verdict:
+        """Whether the change merges into what its base branch is now."""
+        try:
+            base = (await self.repositories.sync(draft.repository_url)).heads.get(draft.base_branch)
+            if base is None:
+                return UNKNOWN
+            merged = await self.repositories.mergeable(draft.repository_url, base, draft.head_commit)
+        except Problem:
+            return UNKNOWN
+        return Verdict("true" if merged.clean else "false", merged.conflicts[:100])
+
+
+async def _record(session: Session, draft: Draft, forge: str, url: str | None, verdict: Verdict) -> Change:
+    found = await queries.open_for(session, draft.work_order_id, draft.head_branch, draft.head_commit)
+    if found and found.head_commit == draft.head_commit:
+        return found
+    change = found or Change(change_id=ids.new("chg"), forge=forge, state=ChangeState.OPEN)
+    for name, value in vars(draft).items():
+        setattr(change, name, value)
+    change.url, change.planned_commit = url, None
+    note(change, verdict)
+    session.add(change)
+    await session.flush()
+    fact = ChangeRecorded(
+        work_order_id=draft.work_order_id,
+        change_id=change.change_id,
+        branch=draft.head_branch,
+        head_sha=draft.head_commit,
+        url=url,
+    )
+    await events.append(session, fact)
+    await session.refresh(change)
+    return change
+
+
+def note(change: Change, verdict: Verdict) -> None:
+    """Write down whether the change can be merged."""
+    change.mergeable, change.conflicts = verdict.mergeable, verdict.conflicts
+    change.checked_at = cast("Any", db_time())
+
+
+def draft_of(change: Change) -> Draft:
+    """The change as its forge takes it."""
+    return Draft(**{name: getattr(change, name) for name in Draft.__dataclass_fields__})
+
+
+async def end(session: Session, change_id: str, to: ChangeState, merge_commit: str | None = None) -> Change:
+    """Let a change be merged or closed; once it is, nothing happens."""
+    change = await queries.get(session, change_id)
+    if change.state == to:
+        return change
+    change.state = CHANGE.step(ChangeState(change.state), to)
+    order, stamp = change.work_order_id, cast("Any", db_time())
+    if to == ChangeState.MERGED:
+        change.merge_commit, change.merged_at = merge_commit, stamp
+        merged = ChangeMerged(
+            work_order_id=order,
+            change_id=change_id,
+            base_branch=change.base_branch,
+            merge_sha=merge_commit or "",
+        )
+        await events.append(session, merged)
+    else:
+        change.closed_at = stamp
+        await events.append(session, ChangeClosed(work_order_id=order, change_id=change_id))
+    await session.flush()
+    await session.refresh(change)
+    return change

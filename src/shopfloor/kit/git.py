@@ -217,12 +217,9 @@ async def call(
     `stdin` is bytes or an unbuffered file, read from where it stands. Beyond `max_output` the output is an error, or cut off with `truncate`. `max_file` limits
     every file it writes. `keep_open` are file descriptors it inherits: a lock so held outlives a killed caller until git ends.
     """
-    argv = ["git", *([f"--git-dir={git_dir}"] if git_dir else []), *args]
-    if max_file is not None:
-        argv = ["/bin/sh", "-c", 'ulimit -f "$0" && exec "$@"', str(max(1, max_file // 512)), *argv]
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv,
+            *_argv(args, git_dir, max_file),
             cwd=cwd or "/",
             env=environment(protocols=protocols, config=config, extra=env),
             stdin=stdin if not isinstance(stdin, bytes) else PIPE if stdin else asyncio.subprocess.DEVNULL,
@@ -240,6 +237,13 @@ async def call(
         raise GitTimedOut(f"git {args[0]} took longer than {timeout:.0f} s") from error
     finally:
         await _end(process)
+
+
+def _argv(args: tuple[str, ...], git_dir: Path | None, max_file: int | None) -> list[str]:
+    argv = ["git", *([f"--git-dir={git_dir}"] if git_dir else []), *args]
+    if max_file is None:
+        return argv
+    return ["/bin/sh", "-c", 'ulimit -f "$0" && exec "$@"', str(max(1, max_file // 512)), *argv]
 
 
 async def _finish(

@@ -3,11 +3,12 @@
 import contextlib
 import difflib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from shopfloor.forges.mirrors.places import Place, init, publish, write
 from shopfloor.forges.mirrors.sources import Source
+from shopfloor.forges.port import Refs
 from shopfloor.forges.rules import COMMIT, is_branch
 from shopfloor.kit import git
 from shopfloor.kit.errors import Conflict, Forbidden, NotFound, Unavailable
@@ -60,18 +61,6 @@ class NoDefaultBranch(Conflict):
 
     status = 422
     hint = "Give base_branch."
-
-
-@dataclass(frozen=True)
-class Refs:
-    """What an origin offers."""
-
-    head: str | None
-    """Its default branch; None when HEAD is detached."""
-    head_commit: str | None
-    heads: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    """The commits that tags name, annotated ones peeled."""
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,12 @@ from shopfloor.forges.mirrors.bundles import is_ancestor, ref_of, require, updat
 from shopfloor.forges.mirrors.mirror import AccessDenied, RepositoryNotFound, look, unreachable
 from shopfloor.forges.mirrors.places import Place, init, publish
 from shopfloor.forges.mirrors.sources import Source
+from shopfloor.forges.port import BranchMoved
 from shopfloor.forges.rules import is_branch
 from shopfloor.kit import git
 from shopfloor.kit.errors import Conflict, Forbidden, Malformed, Unavailable
 
 PUSH_SECONDS = 600.0
-
-
-class BranchMoved(Conflict):
-    """Somebody else changed this branch at the origin."""
-
-    hint = "Look at what is there; then retry, or deliver to another branch. Nothing was overwritten."
 
 
 class WriteDenied(Forbidden):

@@ -1,11 +1,12 @@
 """What the host's repositories tell: progress, files, diffs, conflicts. Read from objects, never from a work tree."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shopfloor.forges.mirrors.bundles import is_ancestor, require
 from shopfloor.forges.mirrors.places import Place
+from shopfloor.forges.port import Mergeable
 from shopfloor.forges.rules import SYMLINK, Changed, Commit, PhaseSpan, phase_history
 from shopfloor.kit import git
 from shopfloor.kit.errors import NotFound, TooLarge
@@ -40,16 +41,6 @@ class GitProgress:
     latest_commit_sha: str | None = None
     latest_commit_message: str | None = None
     phase_history: tuple[PhaseSpan, ...] = ()
-
-
-@dataclass(frozen=True)
-class Mergeable:
-    """Whether two commits merge by themselves."""
-
-    clean: bool
-    tree: str
-    """The merged tree; with conflicts, one that holds their markers."""
-    conflicts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -161,6 +152,16 @@ async def mergeable(place: Place, base: str, head: str) -> Mergeable:
         raise git.failure(("merge-tree",), merged)
     tree, *names = merged.stdout.decode(errors="replace").rstrip("\0").split("\0")
     return Mergeable(merged.exit_code == 0, tree, list(dict.fromkeys(names)))
+
+
+async def commit_merge(place: Place, tree: str, parents: tuple[str, ...], message: str) -> str:
+    """Write a commit of a merged tree, in our name."""
+    who = {f"GIT_{role}_NAME": "Shopfloor" for role in ("AUTHOR", "COMMITTER")}
+    who |= {f"GIT_{role}_EMAIL": "agent@shopfloor.invalid" for role in ("AUTHOR", "COMMITTER")}
+    given = [word for parent in parents for word in ("-p", parent)]
+    text = git.clean(message.encode()).encode()
+    made = await git.run("commit-tree", tree, *given, git_dir=place.orders, env=who, stdin=text)
+    return made.decode().strip()
 
 
 async def contains(place: Place, newer: str, older: str) -> bool:

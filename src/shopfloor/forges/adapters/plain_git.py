@@ -1,0 +1,94 @@
+"""The forge without a server: a change is a row of ours, a merge is a commit made in memory and pushed under a lease."""
+
+from collections.abc import Awaitable, Callable
+
+from shopfloor.forges.port import (
+    Access,
+    BaseGone,
+    BranchMoved,
+    Draft,
+    Forge,
+    HeadMoved,
+    HostGit,
+    NotMergeable,
+    Published,
+)
+
+TRIES = 3
+"""How often a merge is made anew because the base branch moved meanwhile."""
+
+
+def create(host: HostGit) -> Forge:
+    """The adapter."""
+    return PlainGit(host)
+
+
+class PlainGit:
+    """Any repository that git can push to."""
+
+    name = "plain_git"
+
+    def __init__(self, host: HostGit) -> None:
+        self.host = host
+
+    async def verify(self, url: str) -> Access:
+        """Read its references, then try a push that pushes nothing."""
+        refs = await self.host.look(url, timeout=15)
+        branch = refs.head or next((name for name in ("main", "master", *refs.heads) if name in refs.heads), "main")
+        return Access(default_branch=branch, can_write=await self.host.can_write(url))
+
+    async def open_change(self, draft: Draft) -> Published:
+        """Nothing to do: the pushed branch and our row are the change."""
+        del draft
+        return Published()
+
+    async def merge(
+        self, draft: Draft, *, squash: bool, planned: str | None, plan: Callable[[str], Awaitable[None]]
+    ) -> str:
+        """Merge in memory and push with the base's old commit as the condition."""
+        for last in (*(False,) * (TRIES - 1), True):
+            base = await self._base(draft)
+            if done := await self._merged_already(draft, base, planned):
+                return done
+            commit = await self._commit(draft, base, squash=squash)
+            await plan(commit)
+            planned = commit
+            try:
+                await self.host.push(draft.repository_url, commit, draft.base_branch, expected_old=base)
+            except BranchMoved:
+                if last:
+                    raise
+            else:
+                return commit
+        raise AssertionError
+
+    async def _base(self, draft: Draft) -> str:
+        """Where the base branch stands, once the change's own branch is seen to stand where it should."""
+        heads = (await self.host.sync(draft.repository_url)).heads
+        if (base := heads.get(draft.base_branch)) is None:
+            raise BaseGone(f"{draft.repository_url} has no branch {draft.base_branch!r}")
+        if (head := heads.get(draft.head_branch)) not in {None, draft.head_commit}:
+            raise HeadMoved(f"{draft.head_branch} stands at {(head or '')[:12]}, not at {draft.head_commit[:12]}")
+        return base
+
+    async def _merged_already(self, draft: Draft, base: str, planned: str | None) -> str | None:
+        if planned and await self.host.contains(draft.repository_url, base, planned):
+            return planned
+        return base if await self.host.contains(draft.repository_url, base, draft.head_commit) else None
+
+    async def _commit(self, draft: Draft, base: str, *, squash: bool) -> str:
+        merged = await self.host.mergeable(draft.repository_url, base, draft.head_commit)
+        if not merged.clean:
+            named = ", ".join(merged.conflicts[:5])
+            raise NotMergeable(f"conflicts with {draft.base_branch} in {named}", conflicts=merged.conflicts[:100])
+        trailer = f"Shopfloor-Order: {draft.work_order_id}"
+        parents: tuple[str, ...] = (base,) if squash else (base, draft.head_commit)
+        if squash:
+            message = f"{draft.title}\n\n{draft.body.strip()}\n\n{trailer}\n"
+        else:
+            message = f"Merge {draft.head_branch}: {draft.title}\n\n{trailer}\n"
+        return await self.host.commit_merge(draft.repository_url, merged.tree, parents, message)
+
+    async def close(self, draft: Draft) -> None:
+        """Nothing to do: the row says it."""
+        del draft

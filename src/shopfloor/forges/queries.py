@@ -1,0 +1,51 @@
+"""Reads of changes."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from shopfloor.forges.models import Change
+from shopfloor.kit.db import Session
+from shopfloor.kit.errors import NotFound
+
+
+class ChangeNotFound(NotFound):
+    """There is no such change."""
+
+    hint = "GET /api/v1/changes lists them."
+
+
+async def get(session: Session, change_id: str) -> Change:
+    """The change; raises ChangeNotFound."""
+    if (change := await session.get(Change, change_id)) is None:
+        raise ChangeNotFound(f"there is no change {change_id[:60]!r}")
+    return change
+
+
+async def open_for(session: Session, work_order_id: str, head_branch: str, head_commit: str) -> Change | None:
+    """The change of an order's branch that is open, or that holds this very commit."""
+    mine = sa.select(Change).where(Change.work_order_id == work_order_id, Change.head_branch == head_branch)
+    suits = sa.or_(Change.state == "open", Change.head_commit == head_commit)
+    return await session.scalar(mine.where(suits).order_by(Change.created_at.desc()).limit(1))
+
+
+async def listing(
+    session: Session,
+    *,
+    state: str | None,
+    work_order_id: str | None,
+    repository_url: str | None,
+    limit: int,
+    offset: int,
+) -> tuple[Sequence[Change], int]:
+    """A page of changes, newest first, and how many there are in all."""
+    query = sa.select(Change)
+    for column, value in (
+        (Change.state, state),
+        (Change.work_order_id, work_order_id),
+        (Change.repository_url, repository_url),
+    ):
+        query = query.where(column == value) if value is not None else query
+    total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
+    page = query.order_by(Change.created_at.desc(), Change.change_id).limit(limit).offset(offset)
+    return (await session.scalars(page)).all(), total or 0
