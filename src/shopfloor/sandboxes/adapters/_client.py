@@ -18,7 +18,7 @@ from shopfloor.sandboxes.adapters._keeper import plan
 from shopfloor.sandboxes.port import ExecResult
 
 OUTPUT_LIMIT = 10 << 20
-LATE = 10.0
+LATE = 4.0
 """How much longer than the timeout an answer may take; an agent can kill the service that gives it."""
 
 

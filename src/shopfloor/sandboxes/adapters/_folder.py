@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from shopfloor.kit import ids
@@ -54,14 +53,14 @@ def _life(folder: Path) -> tuple[Life, int | None, str]:
     return Life.EXITED, ended["exit_code"], ended["reason"]
 
 
-def claim(folder: Path, make: Callable[[], Plan], lease_seconds: float) -> int | None:
+def claim(folder: Path, wanted: Plan, lease_seconds: float) -> int | None:
     """Become the creator of the sandbox: answers the open lock, None when it was started already (or another is at it)."""
     while True:
         if folder.exists():
             return _claim_existing(folder, lease_seconds)
         fresh = folder.with_name(f"{NEW}{folder.name}{ids.new('')}")
         with contextlib.suppress(FileNotFoundError):  # reaped under our hands, before it was locked: again
-            lock = _make(fresh, make(), lease_seconds)
+            lock = _make(fresh, wanted, lease_seconds)
             if lock is None:
                 continue
             try:

@@ -17,7 +17,8 @@ from shopfloor.sandboxes.adapters._spawn import Spawner
 from shopfloor.sandboxes.port import ExecResult, Life, SandboxInfo, SandboxSpec
 
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-PATIENCE = 5.0
+PATIENCE = 3.0
+"""How long a keeper may take to end its sandbox before it counts as hung."""
 RECHECK = 2.0
 
 
@@ -58,7 +59,9 @@ class Kept:
         if not GOOD_ID.fullmatch(spec.sandbox_id):
             raise BadSandboxSpec(f"{spec.sandbox_id!r} is no id of a sandbox", hint="Use [a-z0-9][a-z0-9._-]{0,99}.")
         folder = self._folder(spec.sandbox_id)
-        lock = await asyncio.to_thread(_folder.claim, folder, lambda: self.plan(spec, folder), spec.lease_seconds)
+        plan = await asyncio.to_thread(self.plan, spec, folder)
+        # Not in a thread: when this task is cancelled, the lock must not stay with a thread whose answer nobody takes.
+        lock = _folder.claim(folder, plan, spec.lease_seconds)
         if lock is None:
             return await self._attach(spec.sandbox_id)
         try:
@@ -160,7 +163,7 @@ class Kept:
         with connection:
             keeper = _client.keeper_pid(connection)
             await _client.closed(connection, grace_seconds + PATIENCE)
-        if not await _folder.free(folder, plan.ALIVE, PATIENCE):
+        if not await _folder.free(folder, plan.ALIVE, 0.1):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(keeper, signal.SIGKILL)
             await _folder.free(folder, plan.ALIVE, PATIENCE)

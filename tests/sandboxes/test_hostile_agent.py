@@ -1,0 +1,203 @@
+"""An agent that wants out. Every adapter that declares isolation must give it nothing; those that declare none are exempt."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from shopfloor.sandboxes.adapters._keeper import seccomp
+from shopfloor.sandboxes.port import Gate, Life, Limits
+from tests.sandboxes import support
+from tests.sandboxes.support import Shop
+
+MIB = 1 << 20
+
+
+def calls(*numbers_and_arguments: tuple[int, ...]) -> str:
+    """A program that makes system calls and prints the error of each."""
+    return (
+        "python3 -c 'import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
+        f"for call in {list(numbers_and_arguments)!r}:\n"
+        "  ctypes.set_errno(0); libc.syscall(*call); print(ctypes.get_errno())'"
+    )
+
+
+async def test_it_is_nobody_on_the_host(isolated: Shop) -> None:
+    async with isolated.running() as sandbox:
+        status = await sandbox.said("grep -E '^(Cap(Eff|Prm|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status")
+        facts = {line.split(":")[0]: line.split()[1] for line in status.splitlines()}
+        assert await sandbox.said("id -u; id -un") == "1000\nagent"
+        assert {int(facts[f"Cap{kind}"], 16) for kind in ("Eff", "Prm", "Bnd", "Amb")} == {0}
+        assert (facts["NoNewPrivs"], facts["Seccomp"]) == ("1", "2")
+        await sandbox.said("touch mine")
+        assert sandbox.info.workspace
+        assert (sandbox.info.workspace / "mine").stat().st_uid != 0
+
+
+async def test_it_sees_nothing_of_the_host(isolated: Shop, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    async with isolated.running() as sandbox:
+        assert (await sandbox.sh(f"cat {tmp_path}/secret")).exit_code == 1
+        assert await sandbox.said("ls -A /root /home/agent /var /srv /mnt 2>/dev/null | grep -v : || true") == ""
+        seen = (await sandbox.said("ls /")).split()
+        assert set(seen) <= {
+            "bin", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "tmp", "usr", "workspace", "opt",
+        }  # fmt: skip
+        assert "shadow" not in await sandbox.said("ls /etc")
+
+
+async def test_it_sees_only_its_own_processes(isolated: Shop) -> None:
+    async with isolated.running() as sandbox:
+        pids = (await sandbox.said("ls /proc | grep -c '^[0-9]'")).strip()
+        assert int(pids) < 15
+
+
+async def test_no_environment_of_the_host_can_be_read(isolated: Shop) -> None:
+    os.environ["PARENT_SECRET"] = "s3cret-of-the-parent"
+    async with isolated.running() as sandbox:
+        result = await sandbox.sh("cat /proc/*/environ /proc/*/cmdline | tr '\\0' '\\n'")
+    assert b"s3cret" not in result.stdout
+
+
+async def test_it_can_write_nothing_but_its_own_folders(isolated: Shop) -> None:
+    script = "for f in / /usr /etc /dev /proc /sys /run /in /opt /usr/bin /etc/passwd; do (echo x > $f/x) 2>/dev/null && echo $f; done; true"
+    async with isolated.running(read_only={"/in/job.json": Path(__file__)}) as sandbox:
+        assert await sandbox.said(script) == ""
+        assert (await sandbox.sh("echo x >> /in/job.json")).exit_code != 0
+
+
+async def test_it_cannot_unmount_remount_or_open_a_namespace(isolated: Shop) -> None:
+    async with isolated.running() as sandbox:
+        script = "umount /workspace; mount -o remount,rw /; unshare -Ur true; unshare -m true; nsenter -t 1 -a true; chroot / true"
+        for part in script.split(";"):
+            assert (await sandbox.sh(part)).exit_code != 0, part
+
+
+async def test_dangerous_system_calls_are_refused(isolated: Shop) -> None:
+    machine = os.uname().machine
+    if machine not in seccomp.MACHINES:
+        pytest.skip("no filter for this machine")
+    column = seccomp.MACHINES[machine][0]
+    names = (
+        "bpf",
+        "io_uring_setup",
+        "keyctl",
+        "ptrace",
+        "userfaultfd",
+        "perf_event_open",
+        "setns",
+        "mount",
+        "open_by_handle_at",
+    )
+    async with isolated.running() as sandbox:
+        said = await sandbox.said(calls(*((seccomp.DENIED[n][column], 0, 0, 0, 0, 0) for n in names)))
+        assert said.split() == ["1"] * len(names)
+        said = await sandbox.said(calls((seccomp.CLONE[column], seccomp.CLONE_NEWUSER | signal.SIGCHLD, 0, 0, 0, 0)))
+        assert said == "1"
+        said = await sandbox.said(calls((seccomp.CLONE3[column], 0, 0), (seccomp.IOCTL[column], 0, 0x5412, 0)))
+        assert said.split() == ["38", "1"]
+        said = await sandbox.said(calls(*((seccomp.SOCKET[column], family, 2, 0) for family in (17, 38, 40))))
+        assert said.split() == ["97"] * 3
+
+
+async def test_a_fork_bomb_harms_only_itself(isolated: Shop) -> None:
+    bomb = "python3 -c 'import os\nwhile True:\n try: os.fork()\n except OSError: pass'"
+    async with isolated.running(limits=Limits(processes=64)) as sandbox:
+        task = asyncio.create_task(sandbox.sh(bomb, timeout=1.5))
+        await asyncio.sleep(0.7)
+        assert len(support.processes(sandbox.folder.parent)) < 80
+        async with isolated.running() as other:
+            assert await other.said("echo fine") == "fine"
+        await task
+        await isolated.adapter.stop(sandbox.id, grace_seconds=0)
+    assert not support.processes(sandbox.folder.parent)
+
+
+async def test_the_process_limit_of_one_is_not_anothers(isolated: Shop) -> None:
+    """The count is per sandbox, though all run as one user of the host."""
+    full = 'python3 -c \'import subprocess, time\nfor i in range(60): subprocess.Popen(["sleep", "30"])\nprint(1)\''
+    async with (
+        isolated.running(limits=Limits(processes=100)) as one,
+        isolated.running(limits=Limits(processes=100)) as two,
+    ):
+        assert await one.said(full) == "1"
+        assert await two.said(full) == "1"
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/dev/shm", "/home/agent"])
+async def test_memory_cannot_be_filled_through_files(isolated: Shop, place: str) -> None:
+    async with isolated.running(limits=Limits(tmp=8 * MIB)) as sandbox:
+        result = await sandbox.sh(f"head -c 200000000 /dev/zero > {place}/fill")
+        assert result.exit_code != 0
+        assert int(await sandbox.said(f"stat -c %s {place}/fill")) <= 8 * MIB
+
+
+async def test_it_cannot_kill_or_trace_its_keeper(isolated: Shop) -> None:
+    async with isolated.running() as sandbox:
+        pid = support.keeper(sandbox)
+        await sandbox.sh(f"kill -9 {pid}; kill -9 1; kill -TERM 1; cat /proc/1/mem")
+        os.kill(pid, 0)
+        assert await sandbox.said("echo fine") == "fine"
+
+
+async def test_killing_everything_inside_ends_only_the_sandbox(isolated: Shop) -> None:
+    async with isolated.running("sh", "-c", "kill -9 -1") as sandbox:
+        assert (await sandbox.wait()).life is Life.EXITED
+    async with isolated.running() as other:
+        assert await other.said("echo fine") == "fine"
+
+
+async def test_killing_the_exec_service_gives_an_error_not_a_hang(isolated: Shop) -> None:
+    async with isolated.running() as sandbox, asyncio.timeout(30):
+        await sandbox.said("true")
+        result = await sandbox.sh("kill -9 $(pgrep -f exec.py)", timeout=1)
+        assert result.timed_out or result.exit_code != 0
+        info = await isolated.adapter.get(sandbox.id)
+        assert info
+        assert info.life is Life.RUNNING
+
+
+async def test_garbage_on_the_keepers_channel_is_survived(isolated: Shop) -> None:
+    """The agent is as strong as the service inside, so it may say what it likes to the keeper."""
+    async with isolated.running("sh", "-c", "sleep 600") as sandbox:
+        pid = support.keeper(sandbox)
+        script = (
+            "import os, socket\n"
+            "for name in os.listdir('/proc/self/fd'):\n"
+            " try: s = socket.socket(fileno=os.dup(int(name)))\n"
+            " except OSError: continue\n"
+            " for junk in (b'', b'x', b'[]', b'{}', b'null', b'{\"id\": 1}', b'{\"id\": \"x\", \"exit_code\": [], \"timed_out\": 0}'):\n"
+            "  try: s.send(junk, socket.MSG_DONTWAIT)\n"
+            "  except OSError: pass\n"
+        )
+        await isolated.adapter.exec(sandbox.id, ("python3", "-c", script), timeout=5)
+        os.kill(pid, 0)
+        assert await sandbox.said("echo fine") == "fine"
+
+
+async def test_no_file_of_the_host_is_open_inside(isolated: Shop) -> None:
+    look = "import os\nfor n in sorted(os.listdir('/proc/self/fd'), key=int):\n try: print(n, os.readlink('/proc/self/fd/' + n))\n except OSError: pass"
+    out = isolated.new_folder()
+    script = f'python3 -c "{look}" > /out/fds'
+    await isolated.ended("sh", "-c", script, writable={"/out": out}, gate=Gate(api_socket=out / "api"))
+    opened = [line.split()[0] for line in (out / "fds").read_text().splitlines() if "/proc/" not in line]
+    assert opened == ["0", "1", "2"]
+
+
+async def test_a_mount_inside_hostile_content_is_refused(isolated: Shop) -> None:
+    for path in ("/workspace/x", "/home/agent/.ssh", "/workspace", "/tmp/x", "/in/../etc", "relative", "/"):
+        with pytest.raises(Exception, match=r"path|write"):
+            await isolated.adapter.create(isolated.spec(read_only={path: Path(__file__)}))
+
+
+async def test_it_does_not_reach_the_golden_checkout(isolated: Shop) -> None:
+    async with isolated.running() as sandbox:
+        await sandbox.said(
+            "git config core.fsmonitor 'touch /tmp/x'; echo evil > .git/hooks/post-checkout; git gc -q; rm -rf .git"
+        )
+    assert (isolated.checkout.golden / ".git" / "HEAD").exists()
+    assert "fsmonitor" not in (isolated.checkout.golden / ".git" / "config").read_text()
+    assert sys.executable  # the host's own Python was never asked
