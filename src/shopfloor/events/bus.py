@@ -212,6 +212,11 @@ class Hub:
         self, filters: Filters = ALL, after: Position | None = None, *, limit: int | None = None, patient: bool = True
     ) -> AsyncIterator[Subscription]:
         """Events from now on, or after a position. A patient one that falls behind goes on from the log; else SlowSubscriber."""
+        if after is None and self._idle:
+            async with self._database.reading() as session:
+                newest = await log.end(session)
+            if self._idle:  # else somebody came meanwhile, and the hub follows the log by itself
+                self.position = max(self.position, newest)
         subscription = Subscription(self, filters, after, limit=limit or self.queue, patient=patient)
         try:
             yield subscription
@@ -230,6 +235,7 @@ class Hub:
         """From this moment on the subscription is offered what comes."""
         for place in self._places(subscription.filters):
             place.add(subscription)
+        self._wake.set()
 
     def detach(self, subscription: Subscription) -> None:
         """The subscription is offered nothing more."""
@@ -241,6 +247,11 @@ class Hub:
 
     def _places(self, filters: Filters) -> Iterable[set[Subscription]]:
         return [self._by_entity.setdefault(i, set()) for i in filters.entity_ids] if filters.entity_ids else [self._any]
+
+    @property
+    def _idle(self) -> bool:
+        """Nobody listens: the log is not read, and `position` stays behind until somebody comes."""
+        return not self._any and not self._by_entity
 
     def _subscriptions(self) -> set[Subscription]:
         return self._any.union(*self._by_entity.values())
@@ -263,6 +274,9 @@ class Hub:
     async def _follow(self) -> None:
         while True:
             self._wake.clear()
+            if self._idle:
+                await self._wake.wait()
+                continue
             rows, unsettled = await self._tail.read(self.position, PAGE)
             if rows:
                 self._publish(rows)
@@ -284,13 +298,16 @@ class Hub:
 
     def _publish(self, rows: Sequence[Sequence[Any]]) -> None:
         for row in rows:
-            event = Published(row)
-            self.position = event.position
-            for group in (self._any, self._by_entity.get(event.entity_id)):
-                if group:
-                    for subscription in tuple(group):
-                        if subscription.filters.match(event.entity_type, event.entity_id, event.event_type):
-                            subscription.offer(event)
+            self.position = Position(row[0], row[1])
+            own = self._by_entity.get(row[4])
+            if own or self._any:
+                self._offer(Published(row), own)
+
+    def _offer(self, event: Published, own: set[Subscription] | None) -> None:
+        for group in (self._any, own):
+            for subscription in tuple(group or ()):
+                if subscription.filters.match(event.entity_type, event.entity_id, event.event_type):
+                    subscription.offer(event)
 
     async def _announce(self) -> None:
         """One NOTIFY for everything committed within some milliseconds: NOTIFY in each transaction would halve the commits."""

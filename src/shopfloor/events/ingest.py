@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -101,21 +102,32 @@ def decode(body: bytes) -> list[Posted]:
 
 def row(event: Posted, sandbox_id: str, owner: Owner) -> Row:
     """The stored form of a posted event; raises EventMalformed or EventTooLarge."""
-    if not _EVENT_TYPE.fullmatch(event.event_type):
-        raise EventMalformed(f"event_type: {event.event_type[:100]!r} does not match {EVENT_TYPE}")
-    if not _SOURCE.fullmatch(event.source):
-        raise EventMalformed(f"source: {event.source[:50]!r} does not match {SOURCE}")
     if event.seq is not None and not 1 <= event.seq < 2**63:
         raise EventMalformed("seq: must be a positive 64-bit number")
     return Row(
-        HEARTBEAT if event.event_type in _HEARTBEATS else event.event_type,
+        _event_type(event.event_type),
         sandbox_id,
         _payload(event.event_data),
-        event.source,
+        _source(event.source),
         event.seq,
-        *owner,
+        owner[0],
+        owner[1],
         _occurred(event.occurred_at),
     )
+
+
+@lru_cache(maxsize=1024)
+def _event_type(text: str) -> str:
+    if not _EVENT_TYPE.fullmatch(text):
+        raise EventMalformed(f"event_type: {text[:100]!r} does not match {EVENT_TYPE}")
+    return HEARTBEAT if text in _HEARTBEATS else text
+
+
+@lru_cache(maxsize=1024)
+def _source(text: str) -> str:
+    if not _SOURCE.fullmatch(text):
+        raise EventMalformed(f"source: {text[:50]!r} does not match {SOURCE}")
+    return text
 
 
 def _payload(raw: msgspec.Raw) -> str:
