@@ -68,7 +68,12 @@ class Engine:
 
     def step(self, name: str, work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         """Make `work` a step: its answer (plain JSON values) is kept and it is not run again once it has answered."""
-        wrapped: Callable[..., Awaitable[Any]] = self._dbos.step(name=name)(work)
+
+        async def step(*arguments: Any) -> Any:
+            return await work(*arguments)
+
+        step.__qualname__ = name
+        wrapped: Callable[..., Awaitable[Any]] = self._dbos.step(name=name)(step)
         return wrapped
 
     def workflow(self, name: str, work: Workflow) -> None:

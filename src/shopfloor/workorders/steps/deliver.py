@@ -68,6 +68,9 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
     assert order.base_commit
     assert order.git_branch_name
     url, order_id = order.repository_url, order.agent_work_order_id
+    numbers = await tools.repositories.progress(url, head, order.base_commit)
+    if numbers.git_files_changed == 0:
+        raise NothingDelivered("the agent said it was done and changed nothing", hint="Retry with a clearer prompt.")
     await tools.repositories.check_policy(url, order.base_commit, head)
     forge = tools.repositories.forge(url)
     await tools.repositories.push(url, head, order.git_branch_name)
