@@ -205,7 +205,15 @@ def _sandboxes(settings: "Settings") -> Iterator[Check]:
 
 
 def _agents(settings: "Settings") -> Iterator[Check]:
-    return iter(())
+    import asyncio
+
+    from shopfloor.agents import service as agents
+
+    for name, profile in agents.profiles(settings).items():
+        for found in asyncio.run(agents.doctor(profile)):
+            default = name == settings.default_agent and found.name == "program"
+            title = f"agent {name}: {found.name}"
+            yield Check(area="agents", name=title, ok=found.ok, detail=found.detail, fix=found.fix, required=default)
 
 
 def _keys(settings: "Settings") -> Iterator[Check]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -82,23 +83,20 @@ def problem(found: Problem, *, json_wanted: bool = False) -> None:
         print(f"{paint('hint:', 'cyan', sys.stderr)} {clean(found.hint)}", file=sys.stderr)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table: lined up in a terminal, tab-separated in a pipe."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, lined_up: bool = False) -> None:
+    """A table: lined up in a terminal (or where asked), tab-separated and without a head in a pipe."""
     lines = [[one_line(cell, 60) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not (lined_up or sys.stdout.isatty()):
         for line in lines:
             print("\t".join(line))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        grid.add_column(column, overflow="fold" if column == "id" else "ellipsis", no_wrap=True)
+    widths = [max(len(line[n]) for line in [list(columns), *lines]) for n in range(len(columns))]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+    widths[-1] = max(len(columns[-1]), min(widths[-1], room - sum(widths[:-1]) - 2 * len(widths) + 2))
+    print("  ".join(paint(name.ljust(width), "bold") for name, width in zip(columns, widths, strict=True)))
     for line in lines:
-        grid.add_row(*(Text(cell, style=OF_STATUS.get(cell, "")) for cell in line))
-    Console().print(grid)
+        cells = (paint(one_line(c, w).ljust(w), OF_STATUS.get(c, "")) for c, w in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:

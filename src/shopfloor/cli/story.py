@@ -100,7 +100,7 @@ def _turn(payload: Payload) -> Line:
 
 
 def _sandbox(payload: Payload) -> Line:
-    after = payload.get("after")
+    after = str(payload.get("after", "")).lower()
     if after == "running":
         return "□", "dim", "sandbox started"
     return ("✘", "red", f"sandbox failed: {payload.get('reason', '')}") if after == "failed" else None
@@ -116,6 +116,7 @@ TELLERS: dict[str, Callable[[Payload], Line]] = {
     "sandbox.state_changed": _sandbox,
     "sandbox.heartbeat_missed": _say("!", "yellow", "silent: {missed} heartbeats missed ({verdict})"),
     "agent.restarted": _say("↻", "yellow", "restarted in a new sandbox: {reason}"),
+    "agent.restarted_in_place": _say("↻", "yellow", "the agent died (exit code {exit_code}); started again"),
     "workflow.phase_started": _say("▶", "bold cyan", "{step} ({phase})"),
     "agent.started": _say("▷", "dim", "{adapter} {model} {program_version}"),
     "agent.message": _message,

@@ -134,7 +134,7 @@ def _one(folder: Path, origin: Path, job: "Job") -> dict[str, Any]:
         "branch": branch,
         "attempts": order.get("attempts", 0),
         "steered": job.steered,
-        "recovered": job.killed and job.status == "completed",
+        "recovered": job.restarted and job.status == "completed",
         "seconds": round(job.seconds, 1),
         "commits": 0,
         "tests": 0,
@@ -142,7 +142,7 @@ def _one(folder: Path, origin: Path, job: "Job") -> dict[str, Any]:
     }
     if job.status == "completed":
         found = proof.run_tests(proof.checked_out(origin, folder, branch), job.tests)
-        as_told = job.steered == bool(job.steer) and job.killed == job.kill
+        as_told = job.steered == bool(job.steer) and job.restarted == job.kill
         told |= {"commits": proof.commits(origin, branch), "tests": found.ran, "ok": found.ok and as_told}
     return told
 
@@ -156,7 +156,7 @@ def _tell(report: dict[str, Any], *, as_json: bool) -> None:
         raise typer.Exit(Exit.OK if report["ok"] else Exit.FAILED)
     print()
     columns = ("order", "status", "branch", "commits", "tests", "what happened", "seconds")
-    render.table(columns, (_row(one) for one in report["orders"]))
+    render.table(columns, (_row(one) for one in report["orders"]), lined_up=True)
     print()
     if not report["ok"]:
         for one in report["orders"]:

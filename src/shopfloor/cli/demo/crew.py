@@ -19,6 +19,9 @@ from shopfloor.cli.feed import Event, Feed
 from shopfloor.cli.watch import steering
 
 KILL_SECONDS = 60.0
+RESTARTS = {"agent.restarted_in_place", "agent.restarted"}
+AGENT = "--script-agent"
+"""By this the agent program is known in the process table."""
 SLOW_COMMAND = ["sleep", "120"]
 """What the agent that gets killed runs at that moment (sample.yaml)."""
 
@@ -38,6 +41,7 @@ class Job:
     step: str = ""
     steered: bool = False
     killed: bool = False
+    restarted: bool = False
     began: float = 0.0
     seconds: float = 0.0
 
@@ -95,6 +99,8 @@ class Crew:
         kind = event["event_type"]
         if kind == "workflow.phase_started":
             job.step = str(event["payload"].get("step", ""))
+        elif kind in RESTARTS:
+            job.restarted = True
         elif job.step == "build" and kind == "agent.message":
             if job.steer and not job.steered:
                 job.steered = True
@@ -119,4 +125,4 @@ class Crew:
 
 def agent(family: list[int]) -> int:
     """The agent program among the processes of a sandbox."""
-    return next(pid for pid in family if "script" in " ".join(processes.command(pid)))
+    return next(pid for pid in family if AGENT in processes.command(pid))
