@@ -10,11 +10,12 @@ import asyncio
 import hashlib
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shopfloor.kit.errors import Conflict, Forbidden, Malformed, NotFound
+from shopfloor.kit.errors import Conflict, Forbidden, Malformed, NotFound, Problem
 from shopfloor.sandboxes.port import Isolation, Life, Workspace
 from shopfloor.sandboxes.port import Limits as SandboxLimits
 from tests.sandboxes import support
@@ -83,6 +84,13 @@ class Conformance:
         async with shop.running("sh", "-c", "exit 4") as sandbox:
             await sandbox.wait()
             assert (await shop.adapter.create(sandbox.spec)).exit_code == 4
+
+    async def test_what_cannot_be_created_leaves_nothing(self, shop: Shop) -> None:
+        checkout = replace(shop.checkout, mirror=shop.folder / "none", golden=shop.folder / "none")
+        spec = shop.spec(checkout=checkout)
+        with pytest.raises(Problem):
+            await shop.adapter.create(spec)
+        assert await shop.adapter.get(spec.sandbox_id) is None
 
     async def test_two_servers_creating_the_same_id_get_one_sandbox(self, shop: Shop) -> None:
         spec = shop.spec()
@@ -164,10 +172,10 @@ class Conformance:
         assert (info.life, info.reason) == (Life.EXITED, "lease_expired")
 
     async def test_a_renewed_lease_holds(self, shop: Shop) -> None:
-        async with shop.running(lease_seconds=1.5) as sandbox:
+        async with shop.running(lease_seconds=0.6) as sandbox:
             await shop.adapter.renew(sandbox.id, 60)
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(1.2):
                     await shop.adapter.wait(sandbox.id)
 
     async def test_nothing_of_the_servers_environment_is_inside(

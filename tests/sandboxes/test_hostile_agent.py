@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,15 @@ async def test_it_cannot_kill_or_trace_its_keeper(isolated: Shop) -> None:
         assert await sandbox.said("echo fine") == "fine"
 
 
+async def test_a_rewritten_process_1_does_not_outlive_its_end(isolated: Shop) -> None:
+    """Process 1 runs as the agent's user, who may be able to change it; so nobody relies on what it promised."""
+    async with isolated.running() as sandbox:
+        first = int((sandbox.folder / "first").read_text().split()[0])
+        assert Path(f"/proc/{first}/status").read_text().count("NSpid")
+        await isolated.adapter.stop(sandbox.id, grace_seconds=0)
+        assert not Path(f"/proc/{first}").exists() or "Z" in Path(f"/proc/{first}/stat").read_text().split(")")[1][:3]
+
+
 async def test_killing_everything_inside_ends_only_the_sandbox(isolated: Shop) -> None:
     async with isolated.running("sh", "-c", "kill -9 -1") as sandbox:
         assert (await sandbox.wait()).life is Life.EXITED
@@ -201,3 +212,83 @@ async def test_it_does_not_reach_the_golden_checkout(isolated: Shop) -> None:
     assert (isolated.checkout.golden / ".git" / "HEAD").exists()
     assert "fsmonitor" not in (isolated.checkout.golden / ".git" / "config").read_text()
     assert sys.executable  # the host's own Python was never asked
+
+
+PLAIN_USER = """
+import asyncio, os, sys
+from pathlib import Path
+from shopfloor.sandboxes.adapters import local
+from shopfloor.sandboxes.port import Checkout, Gate, Life, Limits, SandboxSpec
+
+BOMB = "import os\\ntry:\\n while os.fork() >= 0: pass\\nexcept OSError: pass\\nimport time; time.sleep(60)"
+
+async def main(folder):
+    golden, out = folder / "golden", folder / "out"
+    golden.mkdir(); out.mkdir(); (golden / "a").write_text("hello")
+    adapter = local.create(folder / "sandboxes", local.Config())
+    assert adapter.owner is None
+    limits = (await adapter.capabilities()).limits
+    assert (limits["processes"], limits["memory"]) == ("rlimit", "watchdog"), limits
+    def spec(name, *argv, **more):
+        return SandboxSpec(sandbox_id=name, labels={}, argv=argv, env={}, writable={"/out": out},
+                           checkout=Checkout(mirror=golden, golden=golden, base_commit="", branch=""), **more)
+    await adapter.create(spec("a", "sh", "-c", "cat a > /out/a; echo x > a; sleep 60", gate=Gate(api_socket=folder / "api")))
+    result = await adapter.exec("a", ("sh", "-c", "id -u; cat a; touch /usr/x /root/x; mkdir shut; chmod 0 shut"))
+    assert result.stdout == b"1000\\nx\\n", result
+    assert (out / "a").read_text() == "hello" and (golden / "a").read_text() == "hello"
+    bombs = [spec(name, "python3", "-c", BOMB, limits=Limits(processes=64)) for name in ("b", "c")]
+    for bomb in bombs:
+        await adapter.create(bomb)
+    await asyncio.sleep(0.5)
+    mine = [p for p in filter(str.isdigit, os.listdir("/proc")) if Path(f"/proc/{p}").stat().st_uid == os.getuid()]
+    assert 100 < len(mine) < 160, len(mine)
+    assert (await adapter.exec("a", ("true",))).exit_code == 0
+    hog = "x = bytearray(300 << 20); import time; time.sleep(60)"
+    await adapter.create(spec("d", "python3", "-c", hog, limits=Limits(memory=64 << 20)))
+    assert (await adapter.wait("d")).reason == "memory_limit"
+    fill = "mkdir s; for i in 1 2 3 4 5; do head -c 4000000 /dev/urandom > s/$i; done; chmod 0 s; sleep 60"
+    await adapter.create(spec("e", "sh", "-c", fill, limits=Limits(disk=12 << 20)))
+    assert (await adapter.wait("e")).reason == "disk_limit"
+    await adapter.stop("a", grace_seconds=0)
+    assert (await adapter.get("a")).life is Life.EXITED
+    for name in "abcde":
+        await adapter.destroy(name)
+    assert list((folder / "sandboxes").iterdir()) == []
+    print("all well")
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the whole suite runs as a plain user already")
+def test_a_plain_user_gets_the_same_without_any_control_group() -> None:
+    """In a mount namespace of its own the interpreter's folder is shown to that user at its own path, which may be root's alone."""
+    base, site = sys.base_prefix, next(path for path in sys.path if path.endswith("site-packages"))
+    source = str(Path(__file__).parent.parent.parent / "src")
+    with tempfile.TemporaryDirectory(prefix="shopfloor-plain-") as folder:
+        Path(folder).chmod(0o755)
+        for name in ("py", "site", "src", "own"):
+            (Path(folder) / name).mkdir()
+        os.chown(f"{folder}/own", 65534, 65534)
+        show = [f"mount --bind '{s}' {folder}/{n}" for n, s in (("py", base), ("site", site), ("src", source))]
+        top = "/".join(base.split("/")[:2])
+        if not os.stat(top).st_mode & 1:
+            show += [
+                f"mount -t tmpfs -o mode=755 none {top}",
+                f"mkdir -p '{base}'",
+                f"mount --bind {folder}/py '{base}'",
+            ]
+        run = f'cd / && exec setpriv --reuid=65534 --regid=65534 --clear-groups {base}/bin/python3 -c "$0" {folder}/own'
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", " && ".join([*show, run]), PLAIN_USER],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": f"{folder}/src:{folder}/site",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.stdout == "all well\n", done.stderr[-3000:]

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import time
 from pathlib import Path
 
 from shopfloor.kit import ids
 from shopfloor.kit.errors import Problem
-from shopfloor.sandboxes.adapters._keeper import cgroups, locks, plan
+from shopfloor.sandboxes.adapters._keeper import cgroups, locks, plan, watch
 from shopfloor.sandboxes.adapters._keeper.plan import Plan
 from shopfloor.sandboxes.port import Life, SandboxInfo
 
@@ -151,7 +152,7 @@ async def reap(root: Path) -> list[Path]:
 async def end_rest(folder: Path) -> None:
     """Kill what a dead keeper may have left running; bwrap's processes die with it, in their own time."""
     found = plan.load(str(folder))
-    gone = await free(folder, plan.INSIDE, 10)
+    gone = await _end_first(folder)
     if found.cgroups:
         gone = await asyncio.to_thread(cgroups.remove, found.cgroups) and gone
     if not found.bwrap:
@@ -160,6 +161,21 @@ async def end_rest(folder: Path) -> None:
         raise NotRemoved(
             f"processes of {found.sandbox_id} do not die", hint="Look at them with ps; one may hang in the kernel."
         )
+
+
+async def _end_first(folder: Path, patience: float = 10) -> bool:
+    """Kill the sandbox's process 1, if it is still the one written down; answers whether it, and so all it held, is gone."""
+    end = time.monotonic() + patience
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        identity = (folder / plan.FIRST).read_text()
+        pid = int(identity.split()[0])
+        with os.fdopen(os.pidfd_open(pid)) as handle:
+            while watch.identity(pid) == identity and not select.select([handle], [], [], 0)[0]:
+                signal.pidfd_send_signal(handle.fileno(), signal.SIGKILL)
+                if time.monotonic() > end:
+                    return False
+                await asyncio.sleep(0.002)
+    return True
 
 
 def _kill_marked(mark: bytes) -> None:

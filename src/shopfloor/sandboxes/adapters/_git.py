@@ -61,7 +61,10 @@ async def run(*args: str, cwd: Path) -> str:
 @contextlib.asynccontextmanager
 async def locked(mirror: Path) -> AsyncIterator[None]:
     """Alone with the mirror's list of worktrees: git itself is not safe against itself there, between processes neither."""
-    handle = os.open(mirror / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(mirror / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise GitFailed(f"the mirror {mirror} cannot be used: {error.strerror}") from error
     try:
         while True:
             try:

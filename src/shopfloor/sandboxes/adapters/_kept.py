@@ -65,10 +65,14 @@ class Kept:
         if lock is None:
             return await self._attach(spec.sandbox_id)
         try:
-            await self.furnish(spec, folder)
-            started = await self._spawner.start(folder, lock)
-        finally:
-            os.close(lock)
+            try:
+                await self.furnish(spec, folder)
+                started = await self._spawner.start(folder, lock)
+            finally:
+                os.close(lock)
+        except Exception:
+            await self.destroy(spec.sandbox_id)  # as said, or not at all
+            raise
         info = await self.get(spec.sandbox_id)
         if not started or info is None:
             printed = await asyncio.to_thread(_printed, folder)

@@ -4,6 +4,7 @@ import array
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -17,7 +18,7 @@ from shopfloor.sandboxes.adapters._keeper.plan import (
     ALIVE,
     CONTROL,
     EXIT,
-    INSIDE,
+    FIRST,
     KEEPER_LOG,
     LEASE,
     OUTPUT,
@@ -48,6 +49,8 @@ class Keeper:
         self.began = False
         self.main = -1
         """pidfd of the main program."""
+        self.first = -1
+        """pidfd of the sandbox's process 1."""
         self.exit_code: int | None = None
         self.requests: dict[int, socket.socket] = {}
         self.numbers = 0
@@ -77,15 +80,12 @@ class Keeper:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listeners, their_listeners = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.output, their_output = os.pipe()
-        sync = locks.take(INSIDE)
-        assert sync is not None
-        handles = launch.Handles(channel=theirs, listeners=their_listeners, output=their_output, sync=sync)
+        handles = launch.Handles(channel=theirs, listeners=their_listeners, output=their_output)
         os.close(os.open(STARTED, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         if not self.plan.bwrap:
             cgroups.make(self.plan.cgroups)
         self.pid = launch.fork(self.plan, handles)
         os.close(their_output)
-        os.close(sync)
         their_listeners.close()
         if self.plan.bwrap:
             theirs.close()
@@ -166,6 +166,17 @@ class Keeper:
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+        self._kill_first()
+
+    def _kill_first(self) -> None:
+        """Process 1 is dead only after everything in its pid namespace."""
+        if self.first >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.first, signal.SIGKILL)
+
+    def _await_first(self) -> None:
+        if self.first >= 0:
+            select.select([self.first], [], [])
 
     def _ended(self) -> None:
         _, status = os.waitpid(self.pid, 0)
@@ -175,10 +186,10 @@ class Keeper:
     def _finish(self) -> None:
         """Only when nothing of the sandbox lives is its end written down."""
         self._copy_output()
+        self._kill_first()
+        self._await_first()
         if not self.plan.bwrap:
             self._kill_orphans()
-        while locks.held(INSIDE):
-            time.sleep(0.002)
         cgroups.remove(self.plan.cgroups)
         if not self.began:
             self.reason = "start_failed"
@@ -247,8 +258,13 @@ class Keeper:
             self.events.unregister(self.channel)
             return
         pid, _, _ = CREDENTIALS.unpack(said[0][2])
-        with contextlib.suppress(ProcessLookupError):
-            cgroups.enter(self.plan.cgroups, pid)
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            # Process 1 runs as the agent's user: an agent that rewrites its memory must not outlive us. So it is known by name.
+            first = watch.parent(pid)
+            self.first = os.pidfd_open(first)
+            write(FIRST, watch.identity(first).encode())
+            for process in (first, pid):
+                cgroups.enter(self.plan.cgroups, process)
             self._started(pid)
             self.channel.send(b"\n")
 

@@ -35,7 +35,6 @@ class Handles:
     channel: socket.socket
     listeners: socket.socket
     output: int
-    sync: int
 
 
 def prctl(option: int, value: int, *, answers: bool = False) -> None:
@@ -234,11 +233,9 @@ def hand_over(channel: socket.socket, listeners: list[socket.socket]) -> None:
 
 
 def _exec_bwrap(plan: Plan, sources: profile.Sources, handles: Handles) -> NoReturn:
-    sync = os.dup(handles.sync)
-    os.set_inheritable(sync, True)
     filter_ = _file(seccomp.program(memfd=any("memory" in group.path for group in plan.cgroups)))
     data = {path: _file(text.encode()) for path, text in profile.DATA.items()}
-    args = profile.options(plan, sources, seccomp=filter_, sync=sync, data=data)
+    args = profile.options(plan, sources, seccomp=filter_, data=data)
     listed = _file("".join(f"{arg}\0" for arg in args).encode())
     os.dup2(handles.channel.fileno(), CHANNEL)
     command = ["bwrap", "--args", str(listed), "--", *profile.command(plan)]

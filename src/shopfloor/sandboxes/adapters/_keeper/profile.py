@@ -90,17 +90,17 @@ def proxies(plan: Plan) -> dict[str, str]:
     return {**named, **{name.lower(): value for name, value in named.items()}}
 
 
-def options(plan: Plan, sources: Sources, *, seccomp: int, sync: int, data: dict[str, int]) -> list[str]:
+def options(plan: Plan, sources: Sources, *, seccomp: int, data: dict[str, int]) -> list[str]:
     """Bwrap's options. They travel through a file descriptor: a command line is readable by every user of the host."""
     args = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     args += ["--disable-userns", "--die-with-parent", "--new-session", "--hostname", "sandbox"]
     args += ["--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--clearenv"]
-    args += ["--seccomp", str(seccomp), "--sync-fd", str(sync)]
+    args += ["--seccomp", str(seccomp)]
     args += _system()
     for path, handle in data.items():
         args += ["--ro-bind-data", str(handle), path]
     args += ["--proc", "/proc", "--dev", "/dev", "--size", str(min(SHARED_MEMORY, plan.tmp)), "--tmpfs", "/dev/shm"]  # noqa: S108
-    args += ["--size", str(plan.tmp), "--tmpfs", "/tmp"]  # noqa: S108
+    args += ["--perms", "1777", "--size", str(plan.tmp), "--tmpfs", "/tmp"]  # noqa: S108
     if "/home/agent" not in plan.writable:
         args += ["--size", str(plan.tmp), "--tmpfs", "/home/agent"]
     args += _workspace(sources)

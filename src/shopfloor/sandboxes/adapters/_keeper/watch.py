@@ -73,13 +73,29 @@ class Disk:
         return state.f_bavail * state.f_frsize
 
 
+def _stat(pid: int) -> list[bytes]:
+    """The fields of a process after its name, which may hold anything."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
+def parent(pid: int) -> int:
+    """The parent of a process."""
+    return int(_stat(pid)[1])
+
+
+def identity(pid: int) -> str:
+    """A process by number and start time: the number alone is given away again."""
+    return f"{pid} {_stat(pid)[19].decode()}"
+
+
 def parents() -> dict[int, int]:
     """Every process of the host and its parent."""
     found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
-                found[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                found[int(name)] = parent(int(name))
     return found
 
 
