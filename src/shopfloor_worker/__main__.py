@@ -1,0 +1,33 @@
+"""Entry: start the agent of the first open step before anything else is loaded, then the rest of the worker beside it."""
+
+import json
+import os
+import sys
+
+from shopfloor_worker import adapters, child
+
+
+def main() -> int:
+    """Run the job whose file is named on the command line; answers the exit code."""
+    if sys.argv[1:2] == ["--script-agent"]:
+        from shopfloor_worker import script_agent
+
+        return script_agent.main(sys.argv[2:])
+    if len(sys.argv) != 2:
+        print("usage: python3 -I worker.pyz JOB.json", file=sys.stderr)
+        return 64
+    with open(sys.argv[1], encoding="utf-8") as file:
+        job = json.load(file)
+    adapter = adapters.make(job)
+    first = next((step for step in job["steps"] if not step["done"]), None)
+    new = not job.get("resume_bundle") and not os.path.exists(os.path.join(job["spool"], "outbox.jsonl"))
+    early = child.launch(adapter, job) if new and first else None
+    if early and first and early.running:
+        early.write(adapter.opening() + adapter.say(first["prompt"], "prompt-1", "prompt", first["name"]))
+    from shopfloor_worker.run import Worker
+
+    return Worker(job, adapter, early).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""The agent program as a process: lines in, lines out, and how it is ended with everything it started."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Optional
+
+    from shopfloor_worker.port import Adapter
+
+MARK = "SHOPFLOOR_AGENT_OF"
+"""In the environment of everything the agent starts, so that left-overs are found wherever they went."""
+STDERR_KEPT = 4096
+
+
+class Child:
+    """A started program, or one that could not be started (`failure` says why)."""
+
+    def __init__(self, argv: "list[str]", env: "dict[str, str]", cwd: str, mark: str) -> None:
+        self.mark, self.started_at, self.failure = mark, time.time(), ""
+        self.stderr = b""
+        self._program: "Optional[subprocess.Popen[bytes]]" = None
+        self._lock, self._mail, self._wake = threading.Lock(), [], threading.Event()  # type: tuple[Any, list[Any], Any]
+        try:
+            self._program = subprocess.Popen(
+                argv,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            self.failure = f"cannot start the agent program {argv[0]}: {error}"
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._program is not None and self._program.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 when it never started."""
+        return self._program.pid if self._program else 0
+
+    def listen(self, hear: "Callable[[Child, Optional[bytes]], None]", log: "Callable[[bytes], None]") -> None:
+        """Hand every line of output to `hear`, then None at its end."""
+        if self._program is None:
+            hear(self, None)
+            return
+        for work in (lambda: self._read(hear, log), self._read_errors, self._write):
+            threading.Thread(target=work, daemon=True).start()
+
+    def write(self, data: bytes, written: "Optional[Callable[[], None]]" = None) -> None:
+        """Queue bytes for its input; `written` is called once the program's pipe has them."""
+        if data:
+            self._queue(data, written)
+
+    def close_input(self) -> None:
+        """Let it see the end of its input after what is queued."""
+        self._queue(b"", None)
+
+    def _queue(self, data: bytes, written: "Optional[Callable[[], None]]") -> None:
+        with self._lock:
+            self._mail.append((data, written))
+        self._wake.set()
+
+    def wait(self, seconds: float) -> "Optional[int]":
+        """Its exit code (negative: signal) within so many seconds."""
+        if self._program is None:
+            return None
+        try:
+            return self._program.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, polite: float, term: float) -> "Optional[int]":
+        """End it: close its input, then TERM, then KILL for it and everything it started."""
+        if self._program is None:
+            return None
+        self.close_input()
+        if self.wait(polite) is None:
+            self._signal(signal.SIGTERM)
+            if self.wait(term) is None:
+                self._signal(signal.SIGKILL)
+        code = self.wait(5)
+        self._signal(signal.SIGKILL)
+        sweep(self.mark)
+        return code
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self.pid, number)
+
+    def _read(self, hear: "Callable[[Child, Optional[bytes]], None]", log: "Callable[[bytes], None]") -> None:
+        assert self._program
+        assert self._program.stdout
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._program.stdout:
+                log(line)
+                hear(self, line)
+        hear(self, None)
+
+    def _read_errors(self) -> None:
+        assert self._program
+        assert self._program.stderr
+        with contextlib.suppress(OSError, ValueError):
+            while piece := self._program.stderr.read1(STDERR_KEPT):  # type: ignore[attr-defined]
+                self.stderr = (self.stderr + piece)[-STDERR_KEPT:]
+
+    def _write(self) -> None:
+        assert self._program
+        pipe = self._program.stdin
+        assert pipe
+        with contextlib.suppress(OSError, ValueError):
+            while True:
+                self._wake.wait()
+                with self._lock:
+                    self._wake.clear()
+                    mail, self._mail = self._mail, []
+                for data, written in mail:
+                    if not data:
+                        pipe.close()
+                        return
+                    pipe.write(data)
+                    pipe.flush()
+                    if written:
+                        written()
+
+
+def launch(adapter: "Adapter", job: "dict[str, Any]") -> Child:
+    """Start the agent program of the job in the workspace."""
+    mark = str(job["sandbox_id"])
+    env = {**os.environ, "HOME": job["home"], **adapter.environment(), **(job["agent"].get("env") or {}), MARK: mark}
+    return Child(adapter.command(), env, job["workspace"], mark)
+
+
+def sweep(mark: str) -> int:
+    """Kill every process left of an agent: its children outlive it, in groups of their own. Answers how many."""
+    wanted = f"{MARK}={mark}".encode()
+    killed = 0
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if wanted not in file.read().split(b"\0"):
+                    continue
+            os.kill(int(name), signal.SIGKILL)
+            killed += 1
+    return killed
