@@ -42,7 +42,7 @@ async def shop(opened: tuple[Adapter, Path], checkout: Checkout) -> AsyncIterato
         checkout=checkout,
         capabilities=await adapter.capabilities(),
     )
-    left = [path.name for path in (folder / "sandboxes").glob("*")]
+    left = [path.name for path in (folder / "sandboxes").glob("*") if path.name != ".repositories"]
     assert not left, f"{adapter.name} left folders behind"
     assert not support.processes(folder / "sandboxes"), f"{adapter.name} left processes behind"
 

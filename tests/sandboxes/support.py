@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from shopfloor.sandboxes.port import Adapter, Capabilities, Checkout, ExecResult, SandboxInfo, SandboxSpec, Workspace
+from shopfloor.sandboxes.port import Adapter, Capabilities, Checkout, ExecResult, SandboxInfo, SandboxSpec
 
 AUTHOR = ("-c", "user.name=Test", "-c", "user.email=test@example.invalid")
 FOR_EVER = ("sleep", "600")
@@ -34,7 +34,7 @@ def code(folder: Path) -> Checkout:
     git("commit", "-qm", "first", cwd=source)
     git("clone", "-q", "--bare", str(source), str(mirror), cwd=folder)
     git("clone", "-q", str(mirror), str(golden), cwd=folder)
-    git("checkout", "-q", "-b", "feat", cwd=golden)
+    git("checkout", "-q", "--detach", cwd=golden)
     return Checkout(mirror=mirror, golden=golden, base_commit=git("rev-parse", "HEAD", cwd=source), branch="feat")
 
 
@@ -69,13 +69,10 @@ class Shop:
 
     def spec(self, *argv: str, **changes: Any) -> SandboxSpec:
         name = self.new_id()
-        checkout = self.checkout
-        if self.capabilities.workspace is not Workspace.OVERLAY:
-            checkout = replace(checkout, branch=f"feat-{name}")
         spec = SandboxSpec(
             sandbox_id=name,
             labels={"order": "wo-1"},
-            checkout=checkout,
+            checkout=replace(self.checkout, branch=f"feat/{name}"),
             argv=argv or FOR_EVER,
             env={},
             lease_seconds=120,

@@ -99,7 +99,7 @@ async def test_what_an_interrupted_creation_left_is_reaped(shop: Shop) -> None:
     (root / ".new-x-abc" / "part").mkdir(parents=True)
     (root / ".gone-y-abc" / "part").mkdir(parents=True)
     assert await shop.adapter.list() == []
-    assert list(root.iterdir()) == []
+    assert [path.name for path in root.iterdir() if path.name != ".repositories"] == []
 
 
 async def test_an_unfinished_creation_is_finished_by_creating_again(shop: Shop) -> None:
@@ -190,7 +190,10 @@ async def test_a_killed_helper_process_is_replaced(shop: Shop) -> None:
         assert await sandbox.said("echo fine") == "fine"
 
 
-async def test_the_worktree_list_of_the_mirror_is_clean(shop: Shop) -> None:
+async def test_no_worktree_stays_registered_its_branch_stays_and_the_mirror_is_as_it_was(shop: Shop) -> None:
     async with shop.running() as sandbox:
         os.kill(support.keeper(sandbox), signal.SIGKILL)
-    assert sandbox.id not in support.git("worktree", "list", cwd=shop.checkout.mirror)
+    for repository in (shop.folder / "sandboxes" / ".repositories").glob("*.git"):
+        assert sandbox.id not in support.git("worktree", "list", cwd=repository)
+        assert f"feat/{sandbox.id}" in support.git("branch", "--list", cwd=repository)
+    assert support.git("for-each-ref", "--format=%(refname)", cwd=shop.checkout.mirror) == "refs/heads/main"

@@ -224,14 +224,14 @@ BOMB = "import os\\ntry:\\n while os.fork() >= 0: pass\\nexcept OSError: pass\\n
 
 async def main(folder):
     golden, out = folder / "golden", folder / "out"
-    golden.mkdir(); out.mkdir(); (golden / "a").write_text("hello")
+    golden.mkdir(); out.mkdir(); (golden / "a").write_text("hello"); (golden / ".git").mkdir()
     adapter = local.create(folder / "sandboxes", local.Config())
     assert adapter.owner is None
     limits = (await adapter.capabilities()).limits
     assert (limits["processes"], limits["memory"]) == ("rlimit", "watchdog"), limits
     def spec(name, *argv, **more):
         return SandboxSpec(sandbox_id=name, labels={}, argv=argv, env={}, writable={"/out": out},
-                           checkout=Checkout(mirror=golden, golden=golden, base_commit="", branch=""), **more)
+                           checkout=Checkout(mirror=golden, golden=golden, base_commit="0" * 40, branch="b"), **more)
     await adapter.create(spec("a", "sh", "-c", "cat a > /out/a; echo x > a; sleep 60", gate=Gate(api_socket=folder / "api")))
     result = await adapter.exec("a", ("sh", "-c", "id -u; cat a; touch /usr/x /root/x; mkdir shut; chmod 0 shut"))
     assert result.stdout == b"1000\\nx\\n", result

@@ -1,8 +1,10 @@
-"""A clone of its own on the work's branch; the agent runs as a plain process of this user."""
+"""A repository of its own on the work's branch; the agent runs as a plain process of this user."""
 
+import asyncio
 from pathlib import Path
 
-from shopfloor.sandboxes.adapters import _git
+from shopfloor.sandboxes.adapters import _branch
+from shopfloor.sandboxes.adapters._kept import SandboxDidNotStart
 from shopfloor.sandboxes.adapters._plain import Config, Plain
 from shopfloor.sandboxes.port import SandboxSpec, Workspace
 
@@ -15,23 +17,21 @@ def create(root: Path, config: Config) -> "GitBranch":  # noqa: ARG001 -- there 
 
 
 class GitBranch(Plain):
-    """Clones without isolation."""
+    """Full copies without isolation."""
 
     name = "git_branch"
     workspace = Workspace.BRANCH
 
     async def check_out(self, spec: SandboxSpec, workspace: Path) -> None:
-        """Clone: files of the mirror are copied, never linked, so that nothing the agent does reaches it."""
+        """Copy the golden checkout, repository and all: it never changes, so no lock is needed, and nothing is shared with it."""
         assert spec.checkout
-        code = spec.checkout
-        await _git.run(
-            "clone",
-            "-q",
-            "--no-hardlinks",
-            "--no-checkout",
-            "--",
-            str(code.mirror),
-            str(workspace),
-            cwd=workspace.parent,
+        copy = ("cp", "-a", "--no-preserve=ownership", "--reflink=auto", "--")
+        process = await asyncio.create_subprocess_exec(
+            *copy, str(spec.checkout.golden), str(workspace), stderr=asyncio.subprocess.PIPE
         )
-        await _git.run("checkout", "-q", "-B", code.branch, code.base_commit, "--", cwd=workspace)
+        _, complaint = await process.communicate()
+        if process.returncode:
+            raise SandboxDidNotStart(
+                f"the code could not be copied: {complaint.decode(errors='replace').strip()[-300:]}"
+            )
+        _branch.start(workspace / ".git", spec.checkout, None)

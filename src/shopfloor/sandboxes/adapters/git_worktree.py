@@ -1,15 +1,23 @@
-"""A worktree of the mirror; the agent runs as a plain process of this user and shares the repository with the others."""
+"""A worktree of a repository that all worktrees of one origin share; the agent runs as a plain process of this user."""
 
 import asyncio
+import contextlib
+import fcntl
+import hashlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from shopfloor.sandboxes.adapters import _git
+from shopfloor.kit import git
 from shopfloor.sandboxes.adapters._keeper.plan import Plan
+from shopfloor.sandboxes.adapters._kept import SandboxDidNotStart
 from shopfloor.sandboxes.adapters._plain import Config, Plain
-from shopfloor.sandboxes.port import SandboxSpec, Workspace
+from shopfloor.sandboxes.port import Checkout, SandboxSpec, Workspace
 
 __all__ = ["Config", "GitWorktree", "create"]
+
+SHARED = ".repositories"
+CHECKOUT_TIMEOUT = 600
 
 
 def create(root: Path, config: Config) -> "GitWorktree":  # noqa: ARG001 -- there is nothing to configure
@@ -25,29 +33,65 @@ class GitWorktree(Plain):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._checkouts = asyncio.Semaphore(os.cpu_count() or 1)
+        self._cores = asyncio.Semaphore(os.cpu_count() or 1)
 
     def plan(self, spec: SandboxSpec, folder: Path) -> Plan:
-        """As for any plain sandbox, and the mirror it belongs to."""
+        """As for any plain sandbox, and the repository it will belong to."""
         plan = super().plan(spec, folder)
         if spec.checkout:
-            plan.lower = str(spec.checkout.mirror)
+            plan.lower = str(self._shared(spec.checkout.mirror))
         return plan
+
+    def _shared(self, mirror: Path) -> Path:
+        """The repository of the worktrees. Not the mirror itself: its next fetch would prune the branches that hold the work."""
+        return self.root / SHARED / f"{hashlib.sha256(os.fsencode(mirror)).hexdigest()[:32]}.git"
 
     async def check_out(self, spec: SandboxSpec, workspace: Path) -> None:
         """Register under the repository's lock, write the files outside it."""
         assert spec.checkout
         code = spec.checkout
-        async with _git.locked(code.mirror):
-            await _git.run("worktree", "prune", "--expire=now", cwd=code.mirror)
-            args = ("--no-checkout", "-B", code.branch, str(workspace), code.base_commit)
-            await _git.run("worktree", "add", "-q", *args, cwd=code.mirror)
-        async with self._checkouts:
-            await _git.run("reset", "-q", "--hard", cwd=workspace)
+        shared = self._shared(code.mirror)
+        async with _locked(shared):
+            await _make(shared, code)
+            await git.run("worktree", "prune", "--expire=now", git_dir=shared)
+            what = ("-q", "--no-checkout", "-B", code.branch, str(workspace), code.base_commit)
+            await git.run("worktree", "add", *what, git_dir=shared)
+        async with self._cores:
+            # Nothing but git has written there yet.
+            await git.run("reset", "-q", "--hard", cwd=workspace, timeout=CHECKOUT_TIMEOUT)
 
     async def unfurnish(self, folder: Path, found: Plan) -> None:  # noqa: ARG002 -- git sees itself that it is gone
-        """Take the worktree off the mirror's list; its branch stays, it holds the work."""
-        mirror = Path(found.lower)
-        if found.lower and mirror.exists():
-            async with _git.locked(mirror):
-                await _git.run("worktree", "prune", "--expire=now", cwd=mirror)
+        """Take the worktree off the list; its branch stays, it holds the work."""
+        shared = Path(found.lower)
+        if found.lower and shared.exists():
+            async with _locked(shared):
+                await git.run("worktree", "prune", "--expire=now", git_dir=shared)
+
+
+async def _make(shared: Path, code: Checkout) -> None:
+    """A bare repository that borrows the mirror's objects."""
+    if (shared / "HEAD").exists():
+        return
+    if not (code.mirror / "objects").is_dir():
+        raise SandboxDidNotStart(f"there is no repository at {code.mirror}")
+    kind = "sha256" if len(code.base_commit) == 64 else "sha1"
+    await git.run("init", "-q", "--bare", "--template=", f"--object-format={kind}", "-b", "main", str(shared))
+    (shared / "objects" / "info").mkdir(exist_ok=True)
+    (shared / "objects" / "info" / "alternates").write_text(f"{code.mirror / 'objects'}\n")
+
+
+@contextlib.asynccontextmanager
+async def _locked(shared: Path) -> AsyncIterator[None]:
+    """Alone with the list of worktrees: git is not safe against itself there, between processes neither."""
+    shared.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(shared.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+        yield
+    finally:
+        os.close(handle)

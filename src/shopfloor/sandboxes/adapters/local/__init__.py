@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shopfloor.sandboxes.adapters import _branch
 from shopfloor.sandboxes.adapters import _limits as limits
 from shopfloor.sandboxes.adapters._keeper import plan as plans
 from shopfloor.sandboxes.adapters._keeper import profile
@@ -102,13 +103,15 @@ class Local(Kept):
             owner=self.owner,
         )
 
-    async def furnish(self, spec: SandboxSpec, folder: Path) -> None:  # noqa: ARG002 -- others need the spec
-        """The layers of the overlay, owned by whoever writes them."""
+    async def furnish(self, spec: SandboxSpec, folder: Path) -> None:
+        """The layers of the overlay, owned by whoever writes them, and the branch."""
         for part in ("", "upper", "work"):
             place = folder / plans.OVERLAY / part
             place.mkdir(mode=0o755, exist_ok=True)
             if self.owner:
                 os.chown(place, *self.owner)
+        if spec.checkout:
+            _branch.start(folder / plans.OVERLAY / "upper" / ".git", spec.checkout, self.owner)
 
 
 def _check_mounts(spec: SandboxSpec) -> None:

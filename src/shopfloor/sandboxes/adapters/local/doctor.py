@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shopfloor.kit import ids
+from shopfloor.kit import git, ids
 from shopfloor.kit.errors import Problem
 from shopfloor.sandboxes.adapters import _limits as limits
 from shopfloor.sandboxes.adapters.local import bubblewrap
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROBE = """test "$(id -u)" = 1000 || exit 10
 test "$(cat lower)" = golden || exit 11
 echo changed > lower && echo new > upper || exit 12
-git init -q . || exit 13
+test "$(git branch --show-current)" = doctor && git add -A || exit 13
 test ! -e /root && test ! -e /var/lib || exit 14
 """
 ANSWERS = {
@@ -49,13 +49,14 @@ async def _start(adapter: "Local") -> Finding:
         golden = Path(folder) / "golden"
         golden.mkdir()
         (golden / "lower").write_text("golden")
+        await git.run("init", "-q", "--template=", "-b", "main", str(golden))
         if adapter.owner:
-            for path in (golden, golden / "lower"):
+            for path in (golden, *golden.rglob("*")):
                 os.chown(path, *adapter.owner)
         spec = SandboxSpec(
             sandbox_id=name,
             labels={"purpose": "doctor"},
-            checkout=Checkout(mirror=golden, golden=golden, base_commit="", branch=""),
+            checkout=Checkout(mirror=golden, golden=golden, base_commit="0" * 40, branch="doctor"),
             argv=("/bin/sh", "-c", PROBE),
             env={},
             gate=Gate(api_socket=Path(folder) / "api"),
