@@ -28,8 +28,6 @@ def test_work_goes_on_while_the_server_is_away(bench: Bench) -> None:
     process = bench.start()
     bench.door.wait_event("agent.message", text="ready")
     bench.door.close()
-    until_committed = ["python3", "-c", ""]
-    del until_committed
     while "testing" not in git(bench.workspace, "log", "-1", "--format=%s", "feat-wo-1"):
         assert process.poll() is None
     bench.door.open()

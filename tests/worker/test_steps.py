@@ -197,8 +197,7 @@ def test_planted_hooks_cannot_stop_a_commit(bench: Bench) -> None:
         "git config filter.x.clean false; git config filter.x.required true; echo '*.bin filter=x' > .gitattributes; echo 1 > z.bin",
         "touch .git/index.lock",
         "git checkout -q --detach",
-        "git checkout -q -b elsewhere && echo 1 > b.txt && git add b.txt && "
-        "git -c user.name=a -c user.email=a@b commit -qm mine",
+        "git checkout -q -b elsewhere; echo 1 > b.txt; git add b.txt; git -c user.name=a -c user.email=a@b commit -qm mine",
         "printf x > \"$(printf 'na\\303\\257ve \\377.txt')\"",
     ],
     ids=["config", "filter", "lock", "detached", "branch", "name"],
