@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import base64
+import contextlib
 import multiprocessing
 import os
 import selectors
@@ -10,16 +11,17 @@ import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
-import uvicorn
 import uvloop
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from starlette.routing import WebSocketRoute
 
-from bench.ingest import server
+from bench.ingest import NoStore, server
+from shopfloor.events.store import Row
 from shopfloor.kit.db import Database
 
 CLIENTS, SANDBOXES = 200, 50
@@ -133,59 +135,34 @@ def run(port: int, *, follow_one: bool, posts: int, batch: int, rate: float) -> 
             client.socket.close()
 
 
-class Bare:
-    """The bare loop: no storage, no queue, no filter but a dictionary; parse, and write to every socket."""
+class Bare(NoStore):
+    """The bare loop behind the same route: nothing stored, no queue, no filter but a dictionary; writes to every socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         self.sockets: dict[str, set[Any]] = {}
 
-    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Any) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.accept"})
-            key = scope["query_string"].decode().partition("entity_ids=")[2]
-            self.sockets.setdefault(key, set()).add(send)
-            while (await receive())["type"] != "websocket.disconnect":
-                pass
-            self.sockets[key].discard(send)
-        elif scope["type"] == "http":
-            data = b""
-            while (message := await receive())["type"] == "http.request":
-                data += message["body"]
-                if not message.get("more_body"):
-                    break
-            await self.fan_out(scope["path"].split("/")[4], orjson.loads(data)["events"])
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-            await send({"type": "http.response.body", "body": b"{}"})
+    def open(self, app: FastAPI) -> None:
+        app.router.routes.insert(0, WebSocketRoute("/api/v1/ws/events", self.follow))
 
-    async def fan_out(self, sandbox_id: str, events: list[Any]) -> None:
-        for event in events:
-            text = orjson.dumps({"entity_id": sandbox_id, "payload": event["event_data"]}).decode()
-            for group in (sandbox_id, ""):
+    async def follow(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        group = self.sockets.setdefault(websocket.query_params.get("entity_ids", ""), set())
+        group.add(websocket.send)
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await websocket.receive_text()
+        group.discard(websocket.send)
+
+    async def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
+        for row in (row for batch in batches for row in batch):
+            known = {"event_type": row.event_type, "entity_id": row.sandbox_id, "payload": orjson.Fragment(row.payload)}
+            text = orjson.dumps(known).decode()
+            for group in (row.sandbox_id, ""):
                 for send in tuple(self.sockets.get(group, ())):
                     await send({"type": "websocket.send", "text": text})
         await asyncio.sleep(0)
-
-
-def bare_process(listener: socket.socket, ready: Any) -> None:
-    options: Any = {"ws": "websockets-sansio", "ws_per_message_deflate": False, "ws_ping_interval": None}
-    config = uvicorn.Config(Bare(), log_level="error", lifespan="off", http="httptools", **options)
-    ready.set()
-    uvloop.run(uvicorn.Server(config).serve(sockets=[listener]))
-
-
-@contextmanager
-def bare_server() -> Iterator[int]:
-    listener, ready = socket.create_server(("127.0.0.1", 0), backlog=512), SPAWN.Event()
-    process = SPAWN.Process(target=bare_process, args=(listener, ready))
-    process.start()
-    ready.wait(60)
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        process.kill()
-        process.join()
-        listener.close()
+        return [len(batch) for batch in batches]
 
 
 def fill(path: Path, rows: int) -> None:
@@ -218,6 +195,8 @@ def latency(port: int, seconds: float, *, follow_one: bool, rate: int, goal: int
 def throughput(port: int, bare: int, rounds: int, *, follow_one: bool) -> None:
     posts = 400 if follow_one else 10
     found: dict[int, list[float]] = {port: [], bare: []}
+    for place in found:
+        run(place, follow_one=follow_one, posts=posts // 5, batch=50, rate=0)
     for _ in range(rounds):
         for place, rates in found.items():
             waits, seconds = run(place, follow_one=follow_one, posts=posts, batch=50, rate=0)
@@ -234,7 +213,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--old", type=int, default=0, help="events that are in the log already, e.g. 5000000 (SQLite)")
     options, _ = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as folder, bare_server() as bare:
+    with tempfile.TemporaryDirectory() as folder, server(f"sqlite:///{folder}/bare.db", Bare) as bare:
         with server(options.url or f"sqlite:///{folder}/bench.db") as port:
             print(
                 f"{f'{CLIENTS} clients, {SANDBOXES} sandboxes':<52}{'p50 ms':>10}{'p99 ms':>10}{'goal':>8}{'ratio':>8}"

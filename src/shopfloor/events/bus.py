@@ -57,14 +57,9 @@ class Published:
         return found
 
     @cached_property
-    def data(self) -> bytes:
-        """The event on the wire."""
-        return log.encode(self._row)
-
-    @cached_property
     def text(self) -> str:
-        """The same as text, for WebSocket frames."""
-        return self.data.decode()
+        """The event on the wire."""
+        return log.encode(self._row).decode()
 
     @cached_property
     def payload(self) -> dict[str, Any]:

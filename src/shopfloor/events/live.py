@@ -52,14 +52,13 @@ async def over_websocket(
 
 
 async def _send(websocket: WebSocket, subscription: Subscription, *, batch: bool) -> None:
-    frames = _batches if batch else _singles
+    send = websocket.send
     try:
         while True:
             events = await subscription.take(PING_SECONDS)
-            if not events:
-                await websocket.send({"type": "websocket.send", "text": PING})
-            for frame in frames(events):
-                await websocket.send({"type": "websocket.send", "text": frame})
+            frames = _batches(events) if batch else [event.text for event in events]
+            for frame in frames or [PING]:
+                await send({"type": "websocket.send", "text": frame})
     except SlowSubscriber as slow:
         await websocket.send({"type": "websocket.send", "text": gap(slow).decode()})
         await websocket.close(SLOW_CLIENT, "slow_client")
@@ -67,10 +66,6 @@ async def _send(websocket: WebSocket, subscription: Subscription, *, batch: bool
         await websocket.close(RESTARTING, "restarting")
     except (WebSocketDisconnect, OSError, RuntimeError):
         return
-
-
-def _singles(events: list[Published]) -> list[str]:
-    return [event.text for event in events]
 
 
 def _batches(events: list[Published]) -> list[str]:
@@ -104,7 +99,7 @@ async def over_sse(hub: Hub, filters: Filters, after: Position | None) -> AsyncI
         try:
             while True:
                 events = await subscription.take(PING_SECONDS)
-                frames = [b"id: %s\ndata: %s\n\n" % (str(e.position).encode(), e.data) for e in events]
+                frames = [f"id: {e.position}\ndata: {e.text}\n\n".encode() for e in events]
                 yield b"".join(frames) or b": ping\n\n"
         except SlowSubscriber as slow:
             yield b"event: gap\ndata: %s\n\n" % gap(slow)

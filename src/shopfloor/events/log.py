@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -222,5 +223,6 @@ def _postgres(session: Session) -> bool:
     return session.get_bind().dialect.name == "postgresql"
 
 
+@lru_cache(maxsize=256)
 def _stamp(instant: datetime | float | None) -> str | None:
     return iso(datetime.fromtimestamp(instant, UTC) if isinstance(instant, float | int) else instant)

@@ -87,10 +87,10 @@ class SqliteStore:
     def _insert(self, connection: sqlite3.Connection, batches: Sequence[Sequence[Row]]) -> list[int]:
         """Everything at once when it is all new, which it nearly always is; batch by batch when something is not."""
         everything = [row for batch in batches for row in batch]
-        connection.execute("SAVEPOINT all_new")
         if self._rows(connection, everything) == len(everything):
             return [len(batch) for batch in batches]
-        connection.execute("ROLLBACK TO all_new")
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
         return [self._rows(connection, batch) for batch in batches]
 
     def _rows(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
