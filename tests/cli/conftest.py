@@ -2,16 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from shopfloor.cli import processes
 from tests.support.platform import GENEROUS, folder, git, until
 
 PLAN_BUILD_TEST = {
@@ -64,7 +66,8 @@ class Shop:
 
     def speaking(self, order_id: str) -> None:
         """Wait until the order's agent has said something."""
-        until(lambda: "waiting for you" in self("logs", order_id).out, what="the agent to speak")
+        logs = f"{self.url}/api/v1/agent-work-orders/{order_id}/logs"
+        until(lambda: "waiting for you" in httpx.get(logs, params={"limit": 1000}).text, what="the agent to speak")
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ def port_of(log: Path, server: subprocess.Popen[Any]) -> int:
     return until(look, what="the server to start")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shop() -> Iterator[Shop]:
-    """A server started by `shopfloor up`, shared by the tests of a module."""
+    """A server started by `shopfloor up`, shared by all tests of the command."""
     with folder() as place:
         (place / "shopfloor.toml").write_text("")
         settings = {
@@ -123,6 +126,8 @@ def shop() -> Iterator[Shop]:
                 server.wait(GENEROUS)
             finally:
                 server.kill()
+                for keeper in processes.inside(place):  # sandboxes outlive their server; these must not
+                    os.kill(keeper, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -136,7 +141,3 @@ def place() -> Iterator[Path]:
 def nobody(place: Path) -> Shop:
     """The command, with no server anywhere."""
     return Shop("http://127.0.0.1:9", {"SHOPFLOOR_CONFIG": str(place / "none.toml"), "SHOPFLOOR_DATA_DIR": str(place)})
-
-
-def seconds(began: float) -> float:
-    return time.monotonic() - began

@@ -1,6 +1,7 @@
 """Work orders from the command line, end to end: the real server, real sandboxes, the script agent."""
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -19,6 +20,14 @@ def finished(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     done = shop.run(work, PLAN_BUILD_TEST, workflow="plan_build_test")
     order_id = done.err.split()[0]
     return {"done": done, "id": order_id, "work": work, "order": shop.json("status", order_id)}
+
+
+@pytest.fixture(scope="module")
+def idle(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A work order that runs and is not changed by the tests that look at it."""
+    order_id = shop.order(repository(tmp_path_factory.mktemp("idle")), WAITS)
+    shop.speaking(order_id)
+    return order_id
 
 
 @pytest.fixture
@@ -74,13 +83,13 @@ def test_an_unknown_agent_is_refused_with_1_and_a_hint(shop: Shop, place: Path) 
     assert (done.code, "hint:" in done.err) == (1, True)
 
 
-def test_ctrl_c_leaves_the_order_running_and_says_how_to_come_back(shop: Shop, waiting: str) -> None:
-    process = shop.start("attach", waiting, stdin=subprocess.PIPE)
+def test_ctrl_c_leaves_the_order_running_and_says_how_to_come_back(shop: Shop, idle: str) -> None:
+    process = shop.start("attach", idle, stdin=subprocess.PIPE)
     assert process.stdout
     assert any("waiting for you" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=GENEROUS)
-    assert (process.returncode, shop.json("status", waiting)["status"]) == (130, "running")
+    assert (process.returncode, shop.json("status", idle)["status"]) == (130, "running")
 
 
 def test_ctrl_c_in_run_says_how_to_cancel(shop: Shop, place: Path) -> None:
@@ -116,9 +125,9 @@ def test_attach_ends_with_the_orders_outcome(shop: Shop, waiting: str) -> None:
     assert process.wait(GENEROUS) == 5
 
 
-def test_the_end_of_the_input_detaches(shop: Shop, waiting: str) -> None:
-    done = shop("attach", waiting)
-    assert (done.code, shop.json("status", waiting)["status"]) == (0, "running")
+def test_the_end_of_the_input_detaches(shop: Shop, idle: str) -> None:
+    done = shop("attach", idle)
+    assert (done.code, shop.json("status", idle)["status"]) == (0, "running")
 
 
 def test_interrupt_without_a_running_turn_is_refused(shop: Shop, finished: dict[str, Any]) -> None:
@@ -187,3 +196,22 @@ def test_completion_knows_the_orders(shop: Shop, finished: dict[str, Any]) -> No
 
 def test_changes_shows_what_was_delivered(shop: Shop, finished: dict[str, Any]) -> None:
     assert finished["order"]["git_branch_name"] in shop("changes", "list").out
+
+
+def test_changes_shows_the_diff(shop: Shop, finished: dict[str, Any]) -> None:
+    assert "+print('good morning')" in shop("changes", "diff", finished["id"]).out
+
+
+def test_attach_in_a_terminal_keeps_the_prompt_below(shop: Shop, waiting: str) -> None:
+    """What is typed at the prompt reaches the agent, and the command ends with the order."""
+    master, terminal = os.openpty()
+    with os.fdopen(master, "rb+", buffering=0) as screen:
+        process = shop.start("attach", waiting, stdin=terminal, stdout=terminal, env={"TERM": "xterm"})
+        os.close(terminal)
+        seen = b""
+        while b"waiting for you" not in seen:
+            seen += screen.read(4096)
+        screen.write(b"typed by hand\n")
+        assert process.wait(GENEROUS) == 0
+    order = shop.json("status", waiting)
+    assert git("show", f"{order['git_branch_name']}:heard.txt", cwd=Path(order["repository_url"])) == "typed by hand"

@@ -1,7 +1,6 @@
 """`logs` and `attach`: what happened and happens to a work order, and a prompt line to steer its agent."""
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -139,7 +138,7 @@ class Screen:
             self.ended = True
         except Exception as error:
             self.problem = error
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     def _print(self, line: str) -> None:
         """A line above the prompt, what is being typed kept."""

@@ -7,7 +7,6 @@ from typing import Any, Self
 import httpx
 
 from shopfloor.cli.exits import NotAShopfloor, Refused, ServerUnreachable
-from shopfloor.kit.config import load
 
 API = "/api/v1"
 ORDERS = f"{API}/agent-work-orders"
@@ -97,6 +96,8 @@ def address(url: str | None) -> tuple[str, str]:
     url, key = url or os.environ.get("SHOPFLOOR_URL"), os.environ.get("SHOPFLOOR_API_KEY", "")
     if url:
         return (url if "://" in url else f"http://{url}").rstrip("/"), key
+    from shopfloor.kit.config import load
+
     settings = load()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}", settings.api_key

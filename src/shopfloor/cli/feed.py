@@ -11,6 +11,7 @@ from shopfloor.cli.client import API, Client
 from shopfloor.cli.exits import OUTCOMES, ServerUnreachable
 from shopfloor.cli.render import note
 
+FINISHED = "work_order.finished"
 PAGE = 1000
 SILENCE_SECONDS = 50.0
 """The server says something every 20 s; a connection silent for longer is dead."""
@@ -48,11 +49,15 @@ class Feed:
         while True:
             try:
                 finished = self.client.order(self.order_id)["status"] in OUTCOMES
-                yield from self.history()
+                ended = False
+                for event in self.history():
+                    ended |= event["event_type"] == FINISHED
+                    yield event
                 if finished:
                     return
                 lost_since, pause = None, 0.2
-                yield from self._live()
+                if not ended:  # else it may have finished after we asked: ask again
+                    yield from self._live()
             except ServerUnreachable as problem:
                 if lost_since is None:
                     lost_since = time.monotonic()
@@ -78,7 +83,7 @@ class Feed:
                     if event.get("type") == "gap":
                         return
                     yield self._seen(event)
-                    if event["event_type"] == "work_order.finished":
+                    if event["event_type"] == FINISHED:
                         return
                     if self._announces_sandbox(event) and self._look():
                         return
