@@ -47,8 +47,7 @@ def test_a_stopped_server_leaves_the_agent_at_work(fresh: Platform) -> None:
 def test_a_killed_worker_is_replaced_and_the_restart_is_told(fresh: Platform) -> None:
     """FLT-02, FLT-03."""
     order_id = spoken(fresh)
-    for pid in fresh.inside(b"/in/job.json"):
-        os.kill(pid, signal.SIGKILL)
+    assert fresh.signal_inside(b"/in/job.json", signal.SIGKILL)
     order = fresh.finished(order_id)
     restarted = [e for e in fresh.events(order_id) if e["event"] == "agent.restarted"]
     assert (order["status"], order["attempts"]) == ("completed", 2), order["reason"]
@@ -57,8 +56,7 @@ def test_a_killed_worker_is_replaced_and_the_restart_is_told(fresh: Platform) ->
 
 def test_a_killed_agent_goes_on_in_the_same_sandbox(fresh: Platform) -> None:
     order_id = spoken(fresh)
-    for pid in fresh.inside(b"--script-agent"):
-        os.kill(pid, signal.SIGKILL)
+    assert fresh.signal_inside(b"--script-agent", signal.SIGKILL)
     order = fresh.finished(order_id)
     assert (order["status"], order["attempts"]) == ("completed", 1), order["reason"]
 
@@ -66,8 +64,7 @@ def test_a_killed_agent_goes_on_in_the_same_sandbox(fresh: Platform) -> None:
 def test_a_silent_worker_climbs_the_ladder_and_is_restarted(fresh: Platform) -> None:
     """FLT-01, FLT-07: warn, degraded, restart, then a new sandbox."""
     order_id = spoken(fresh, [{"say": "working"}, {"delay": 12}, {"write": {"path": "d.txt", "content": "d\n"}}])
-    for pid in fresh.inside(b"/in/job.json"):
-        os.kill(pid, signal.SIGSTOP)
+    assert fresh.signal_inside(b"/in/job.json", signal.SIGSTOP)
 
     def verdicts() -> list[str] | None:
         told = [e["verdict"] for e in fresh.events(order_id) if e["event"] == "sandbox.heartbeat_missed"]

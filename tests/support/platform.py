@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +117,24 @@ class Platform:
             os.kill(keeper, signal.SIGKILL)
         self.client.close()
 
+    def signal_inside(self, mark: bytes, number: int) -> int:
+        """Send a signal to processes inside the sandboxes; answers how many there were."""
+        found = self.inside(mark)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return len(found)
+
     def keepers(self) -> list[int]:
-        """Processes of this data directory's sandboxes, as the process table shows them."""
-        mine = os.fsencode(self.data)
-        return [pid for pid in _pids() if mine in _cmdline(pid) and pid not in self._own()]
+        """The processes that hold this data directory's sandboxes: whoever has the lock file of one open."""
+        mine = f"{self.data}/sandboxes/"
+        return [pid for pid in _pids() if any(f.startswith(mine) and f.endswith("/alive") for f in _open_files(pid))]
 
     def inside(self, mark: bytes) -> list[int]:
         """Processes inside this data directory's sandboxes whose command line holds `mark`."""
         parents = {pid: _parent(pid) for pid in _pids()}
         roots = set(self.keepers())
         return [pid for pid in parents if mark in _cmdline(pid) and _descends(pid, roots, parents)]
-
-    def _own(self) -> set[int]:
-        return {os.getpid(), *(p.pid for p in self.processes.values())}
 
     def get(self, path: str, **params: Any) -> Any:
         """GET below /api/v1, answered with 200."""
@@ -231,6 +236,13 @@ def _free_port() -> int:
 
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _open_files(pid: int) -> list[str]:
+    try:
+        return [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return []
 
 
 def _cmdline(pid: int) -> bytes:

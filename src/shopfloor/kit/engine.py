@@ -60,7 +60,7 @@ class Engine:
             serializer=DBOSPortableJSON,
             log_level="ERROR",
             sys_db_idle_transaction_timeout_sec=max(1.0, lease_seconds - 1),
-            notification_listener_polling_interval_sec=5.0,
+            notification_listener_polling_interval_sec=1.0,
             max_executor_threads=8,
             use_listen_notify=False,
         )

@@ -15,7 +15,7 @@ from shopfloor.kit.errors import Conflict, Misconfigured
 from shopfloor.sandboxes import queries
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.port import Adapter, Finding, SandboxInfo, SandboxSpec
-from shopfloor.sandboxes.rules import LIFE, LIVE, SandboxState, Verdict, verdict
+from shopfloor.sandboxes.rules import LIFE, LIVE, SandboxState, verdict
 
 logger = log.get(__name__)
 
@@ -123,7 +123,7 @@ class Sandboxes:
         """What the operating system knows of the sandbox."""
         return await self.adapter(row.sandbox_type).get(row.sandbox_id)
 
-    async def note_silence(self, sandbox_id: str, missed: int) -> Verdict:
+    async def note_silence(self, sandbox_id: str, missed: int) -> None:
         """Announce a new rung of the heartbeat ladder, once; hearing from the sandbox again resets it."""
         async with self.database.transaction() as session:
             row = await queries.get(session, sandbox_id)
@@ -132,7 +132,6 @@ class Sandboxes:
                 if missed:
                     fact = SandboxHeartbeatMissed(sandbox_id=sandbox_id, missed=missed, verdict=verdict(missed))
                     await events.append(session, fact, work_order_id=row.work_order_id)
-        return verdict(missed)
 
     async def terminate(self, sandbox_id: str, *, reason: str = "", grace_seconds: float = 10) -> tuple[int, bool]:
         """End the sandbox and remove it; its token is worth nothing from the first moment.

@@ -1,6 +1,7 @@
 """The long parts of a work order, one file each; every one may be repeated after a crash without doing harm."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 from shopfloor.events.bus import Hub
@@ -22,6 +23,8 @@ class Tools:
     repositories: Repositories
     blobs: BlobStore
     engine_id: str = ""
+    began: float = field(default_factory=time.monotonic)
+    """When this process began to listen: before that, silence was ours."""
     claimable: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an order may have become claimable."""
     news: dict[str, asyncio.Event] = field(default_factory=dict)

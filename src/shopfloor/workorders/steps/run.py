@@ -1,6 +1,7 @@
 """Watch a running attempt: its result, its sandbox, its heartbeats, its cancellation, its time."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from shopfloor.kit.db import Session, db_time
 from shopfloor.sandboxes import queries as sandboxes
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.port import Life
-from shopfloor.sandboxes.rules import Verdict, missed
+from shopfloor.sandboxes.rules import Verdict, missed, verdict
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState
@@ -96,9 +97,12 @@ async def _end(tools: Tools, seen: Glance, gone_for: int) -> tuple[AttemptState,
     if seen.running_seconds > seen.order.timeout_seconds:
         return AttemptState.FAILED, f"ran longer than the {seen.order.timeout_seconds:.0f} s allowed"
     interval = tools.settings.heartbeat_seconds
-    verdict = await tools.sandboxes.note_silence(seen.sandbox.sandbox_id, min(3, missed(seen.silent_seconds, interval)))
-    if verdict == Verdict.RESTART:
-        return AttemptState.LOST, f"no sign of life for {seen.silent_seconds:.0f} s (3 heartbeats missed)"
+    silent = min(seen.silent_seconds, time.monotonic() - tools.began)
+    count = min(3, missed(silent, interval))
+    if count != seen.sandbox.missed_heartbeats:
+        await tools.sandboxes.note_silence(seen.sandbox.sandbox_id, count)
+    if verdict(count) == Verdict.RESTART:
+        return AttemptState.LOST, f"no sign of life for {silent:.0f} s (3 heartbeats missed)"
     return None
 
 
