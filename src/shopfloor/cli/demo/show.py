@@ -56,10 +56,10 @@ class Show:
         from rich.table import Table
         from rich.text import Text
 
-        grid = Table(box=None, pad_edge=False)
+        grid = Table(box=None, pad_edge=False, show_header=False)
         for job in self.jobs:
             busy = job.status in {"pending", "running"}
             mark = Spinner("dots") if busy else Text("✔" if job.status == "completed" else "✘")
-            told = "steered" if job.steered else "killed, recovering" if job.killed and busy else ""
+            told = "steered" if job.steered else "recovered" if job.restarted else "killed" if job.killed else ""
             grid.add_row(mark, Text(job.name, "bold"), Text(job.step if busy else job.status), Text(told, "dim"))
         return grid
