@@ -1,10 +1,13 @@
 """Who is let in, and who is not."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
+import uvicorn
 import websockets
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
@@ -156,6 +159,19 @@ async def test_the_sandbox_door_leads_nowhere_else(app: FastAPI, token: str, met
 async def test_the_sandbox_door_stays_shut_without_a_token(app: FastAPI) -> None:
     async with through_the_door(app) as client:
         assert (await client.post(EVENTS, json=BODY)).status_code == 401
+
+
+async def test_a_unix_socket_is_a_sandbox_door(app: FastAPI, token: str, tmp_path: Path) -> None:
+    server = uvicorn.Server(uvicorn.Config(app, uds=str(tmp_path / "door"), log_level="error", lifespan="off"))
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
+        await asyncio.sleep(0.005)
+    transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "door"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=bearer(token)) as client:
+        answers = [await client.post(EVENTS, json=BODY), await client.get("/api/v1/events")]
+    server.should_exit = True
+    await task
+    assert [answer.status_code for answer in answers] == [200, 403]
 
 
 async def test_the_api_key_does_not_open_the_sandbox_door(app: FastAPI, key: str) -> None:

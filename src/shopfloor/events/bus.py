@@ -24,6 +24,8 @@ QUEUE_BYTES = 16 * 1024 * 1024
 AT_ONCE = 200
 NOTIFY_SECONDS = 0.02
 POLL_SECONDS = 0.25
+SAFETY_SECONDS = 5.0
+"""On SQLite nothing but a commit cancelled at the wrong moment loses a wake-up: look this often while somebody listens."""
 UNSETTLED_SECONDS = 0.004
 
 
@@ -168,7 +170,7 @@ class Hub:
         self._database = database
         self._wake = asyncio.Event()
         self._tail: Tail = tail_of(database, self._wake.set)
-        self._poll = None if database.sqlite else POLL_SECONDS
+        self._poll = SAFETY_SECONDS if database.sqlite else POLL_SECONDS
         self._any: set[Subscription] = set()
         self._by_entity: dict[str, set[Subscription]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -282,9 +284,6 @@ class Hub:
                 await self._sleep()
 
     async def _sleep(self) -> None:
-        if self._poll is None:
-            await self._wake.wait()
-            return
         try:
             async with asyncio.timeout(self._poll):
                 await self._wake.wait()
