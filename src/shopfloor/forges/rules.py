@@ -76,8 +76,9 @@ def repository_url(text: str) -> str:
 def address(text: str) -> Address:
     """Take an address apart: GitHub shorthand, https, ssh, `file://` or an absolute path."""
     text = text.strip()
+    shown = repr(text.rpartition("@")[2][:100])
     if not text or len(text) > 2000 or UNPRINTABLE.search(text) or text.startswith("-"):
-        raise BadRepositoryUrl(f"{text[:100]!r} is not the address of a repository")
+        raise BadRepositoryUrl(f"{shown} is not the address of a repository")
     if text.startswith("/"):
         return _local(text)
     if re.match(r"[A-Za-z0-9+.-]+::", text):
@@ -89,18 +90,16 @@ def address(text: str) -> Address:
     if re.fullmatch(rf"{GITHUB_NAME}/{GITHUB_NAME}", text):
         return _remote(Kind.HTTPS, "github.com", f"/{text}")
     if text.startswith((".", "~")):
-        raise BadRepositoryUrl(
-            f"{text[:100]!r} is a relative path", hint="Give the full path; the CLI does it for you."
-        )
-    raise BadRepositoryUrl(f"{text[:100]!r} is not the address of a repository")
+        raise BadRepositoryUrl(f"{shown} is a relative path", hint="Give the full path; the CLI does it for you.")
+    raise BadRepositoryUrl(f"{shown} is not the address of a repository")
 
 
 def _with_scheme(text: str) -> Address:
     try:
         parts = urlsplit(text)
         port = f":{parts.port}" if parts.port else ""
-    except ValueError as error:
-        raise BadRepositoryUrl(f"{text.partition('@')[0][:100]!r}: {error}") from None
+    except ValueError:
+        raise BadRepositoryUrl("the host or port of the address is malformed") from None
     scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
     if scheme == "file":

@@ -118,8 +118,8 @@ async def commands(place: Place, commit: str) -> dict[str, str]:
 async def read_file(place: Place, commit: str, path: str, max_bytes: int = MAX_FILE) -> bytes:
     """The bytes of a regular file at a commit; links are not followed."""
     await require(place, commit)
-    if "\0" in path or not path.strip("/"):
-        raise FileNotInCommit("a file has a name")
+    if "\0" in path or not path.strip("/") or {"..", "."} & set(path.split("/")):
+        raise FileNotInCommit(f"{path[:200]!r} is not the name of a file")
     said = await git.run("ls-tree", "-z", "-l", commit, "--", path.strip("/"), git_dir=place.orders)
     entry = said.decode(errors="replace").partition("\0")[0]
     facts = entry.partition("\t")[0].split()

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def _server(git_dir: Path) -> str:
     settings = dict(LOCAL_SETTINGS)
     words: list[str] = []
     if owner.st_uid != os.geteuid():
-        if os.geteuid() == 0 and (setpriv := shutil.which("setpriv")):
+        if os.geteuid() == 0 and _reachable(git_dir, owner) and (setpriv := shutil.which("setpriv")):
             words = [setpriv, f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups", "--no-new-privs"]
         else:
             settings["safe.directory"] = str(git_dir)
@@ -144,3 +145,19 @@ def _server(git_dir: Path) -> str:
     for key, value in settings.items():
         words += ["-c", f"{key}={value}"]
     return shlex.join(words)
+
+
+def _reachable(path: Path, owner: os.stat_result) -> bool:
+    """Whether the owner can walk to their repository; what lies below root's own folders they cannot."""
+    for folder in path.parents:
+        found = folder.stat()
+        mine = (
+            stat.S_IXUSR
+            if found.st_uid == owner.st_uid
+            else stat.S_IXGRP
+            if found.st_gid == owner.st_gid
+            else stat.S_IXOTH
+        )
+        if not found.st_mode & mine:
+            return False
+    return True

@@ -1,0 +1,86 @@
+"""Repositories with everything an attacker would put there, and what a sandbox does with an honest one."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.support.platform import git
+
+FIRST = {"README.md": "# Sample\n", "app.py": "print('hello')\n", "pakét/ünï code.txt": "ja\n"}
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def commit(work: Path, message: str, files: dict[str, str] | None = None) -> str:
+    """Commit in a work tree; answers the hash."""
+    write(work, files or {})
+    git("add", "-A", cwd=work)
+    git("commit", "-q", "--allow-empty", "-m", message, cwd=work)
+    return git("rev-parse", "HEAD", cwd=work)
+
+
+def repository(folder: Path, files: dict[str, str] | None = None) -> Path:
+    """A local repository with one commit on main."""
+    folder.mkdir(parents=True)
+    git("init", "-q", cwd=folder)
+    commit(folder, "first", files or FIRST)
+    return folder
+
+
+def bare(work: Path, place: Path) -> Path:
+    """A bare clone, as an origin."""
+    git("clone", "-q", "--bare", str(work), str(place), cwd=work.parent)
+    return place
+
+
+def raw(repo: Path, *args: str, stdin: bytes) -> str:
+    """Run git with something on its standard input."""
+    done = subprocess.run(["git", *args], cwd=repo, input=stdin, capture_output=True, check=True)
+    return done.stdout.decode().strip()
+
+
+class Sandbox:
+    """What happens inside: a copy of the golden, plain git, a bundle."""
+
+    def __init__(self, golden: Path, folder: Path, order_id: str = "wo-1", branch: str = "") -> None:
+        self.work, self.order_id, self.branch = folder, order_id, branch or f"feat-{order_id}"
+        shutil.copytree(golden, folder, symlinks=True)
+        self.base = git("rev-parse", "HEAD", cwd=folder)
+        git("checkout", "-q", "-B", self.branch, self.base, cwd=folder)
+
+    def commit(self, message: str = "work", files: dict[str, str] | None = None) -> str:
+        return commit(self.work, message, files if files is not None else {"new.txt": f"{message}\n"})
+
+    def bundle(self, *revisions: str) -> Path:
+        """What the worker uploads."""
+        place = self.work.parent / f"{self.work.name}-{git('rev-parse', 'HEAD', cwd=self.work)[:12]}.bundle"
+        git("bundle", "create", "-q", str(place), *(revisions or (f"{self.base}..{self.branch}",)), cwd=self.work)
+        return place
+
+    def request(self) -> dict[str, Any]:
+        """The keywords that go with the bundle."""
+        return {"order_id": self.order_id, "branch": self.branch, "base_commit": self.base}
+
+
+class Tripwire:
+    """A program that leaves a mark when anybody runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mark = folder / "FIRED"
+        self.script = folder / "boom.sh"
+        self.script.write_text(f"#!/bin/sh\ntouch {shlex.quote(str(self.mark))}\nexec cat 2>/dev/null\n")
+        self.script.chmod(0o755)
+
+    @property
+    def command(self) -> str:
+        return shlex.quote(str(self.script))
+
+    @property
+    def fired(self) -> bool:
+        return self.mark.exists()
