@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 
 from shopfloor_worker import adapters, child
@@ -16,6 +17,9 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python3 -I worker.pyz JOB.json", file=sys.stderr)
         return 64
+    signals: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda told, _frame: signals.append(told))
     with open(sys.argv[1], encoding="utf-8") as file:
         job = json.load(file)
     adapter = adapters.make(job)
@@ -26,7 +30,7 @@ def main() -> int:
         early.write(adapter.opening() + adapter.say(first["prompt"], "prompt-1", "prompt", first["name"]))
     from shopfloor_worker.run import Worker
 
-    return Worker(job, adapter, early).run()
+    return Worker(job, adapter, early, signals).run()
 
 
 if __name__ == "__main__":

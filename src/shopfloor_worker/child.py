@@ -142,12 +142,20 @@ def launch(adapter: "Adapter", job: "dict[str, Any]") -> Child:
     return Child(adapter.command(), env, job["workspace"], mark)
 
 
+def processes() -> "list[str]":
+    """The ids of all processes to be seen; none where there is no /proc."""
+    try:
+        return [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
 def sweep(mark: str) -> int:
     """Kill every process left of an agent: its children outlive it, in groups of their own. Answers how many."""
     wanted = f"{MARK}={mark}".encode()
     killed = 0
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
+    for name in processes():
+        if int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
             with open(f"/proc/{name}/environ", "rb") as file:

@@ -18,7 +18,9 @@ class Courier:
     """Carries both ways until the server says stop or is away too long; then tells `end` why."""
 
     def __init__(self, api: Api, outbox: Outbox, end: "Callable[[str, str], None]") -> None:
-        self._api, self._outbox, self._end = api, outbox, end
+        self._api, self._outbox, self._tell_end = api, outbox, end
+        self.ended = ""
+        """unwanted, away or broken, once a thread has given up."""
 
     def start(self, hear: "Callable[[dict[str, Any]], None]") -> None:
         """Begin; messages go to `hear`."""
@@ -32,8 +34,12 @@ class Courier:
             self._end("unwanted", str(error))
         except Away as error:
             self._end("away", str(error))
-        except Exception as error:
+        except Exception as error:  # nobody would hear of a thread that just dies
             self._end("broken", f"{type(error).__name__}: {error}")
+
+    def _end(self, why: str, detail: str) -> None:
+        self.ended = self.ended or why
+        self._tell_end(why, detail)
 
     def _carry(self) -> None:
         while True:
@@ -43,6 +49,9 @@ class Courier:
             else:
                 getattr(self, f"_{entries[0]['kind']}")(entries[0])
             self._outbox.acknowledge(mark)
+            if entries[0]["kind"] == "upload":
+                with contextlib.suppress(OSError):
+                    os.unlink(entries[0]["file"])
 
     def _post(self, events: "list[dict[str, Any]]") -> None:
         body = json.dumps({"events": events}).encode()
@@ -79,11 +88,17 @@ class Courier:
             if refusal.status in (404, 409):
                 raise
             self._outbox.event("artifact.refused", {"name": entry["name"], "detail": str(refusal)})
-        with contextlib.suppress(OSError):
-            os.unlink(entry["file"])
 
     def _result(self, entry: "dict[str, Any]") -> None:
-        self._api.call("POST", "/results", json.dumps(entry["body"]).encode())
+        body = entry["body"]
+        try:
+            self._api.call("POST", "/results", json.dumps(body).encode())
+        except Refused as refusal:
+            if refusal.status in (404, 409):
+                raise
+            plain = {key: body[key] for key in ("fencing", "status", "head_sha", "cost_usd")}
+            reason = f"{body['reason'][:500]} (the full result was refused: {refusal})"
+            self._api.call("POST", "/results", json.dumps({**plain, "reason": reason}).encode())
 
     def _poll(self, hear: "Callable[[dict[str, Any]], None]") -> None:
         while True:

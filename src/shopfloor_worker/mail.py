@@ -79,9 +79,8 @@ class Mail:
         self._file.flush()
         self._outbox.receipt(message.message_id, state, detail)
 
-    def settle(self, unsaid: "list[Message]", used: "list[Message]", outcome: str, detail: str) -> None:
-        """A turn has ended: what it used is done with, what it did not take in waits for the next."""
-        self.put_back(unsaid)
+    def settle(self, used: "list[Message]", outcome: str, detail: str) -> None:
+        """A turn has ended: what it used is done with, unless its program died and will go on with it."""
         self._unfinished.extend(used)
         if outcome == "crash":
             return

@@ -14,8 +14,20 @@ MOST_BYTES = 1 << 20
 COMPACT_BYTES = 8 << 20
 MOST_DATA = 90_000
 """The server takes at most 100 KiB of event data."""
-QUIET = frozenset({"sandbox.heartbeat", "command.output", "agent.thinking", "agent.tool_use", "agent.tool_result"})
-"""Events that may wait for company; anything else is sent at once."""
+URGENT = frozenset(
+    {
+        *(
+            "agent.started",
+            "agent.session",
+            "agent.steered",
+            "agent.restarted_in_place",
+            "agent.turn_end",
+            "agent.completed",
+        ),
+        *("workflow.phase_started", "workflow.phase_completed", "git.commit_created"),
+    }
+)
+"""Events that do not wait for company."""
 
 Entry = "dict[str, Any]"
 
@@ -45,7 +57,7 @@ class Outbox:
         }
         with self._news:
             self._seq += 1
-            self._append({"kind": "event", "event": {"seq": self._seq, **event}}, urgent=event_type not in QUIET)
+            self._append({"kind": "event", "event": {"seq": self._seq, **event}}, urgent=event_type in URGENT)
 
     def receipt(self, message_id: str, state: str, detail: str = "") -> None:
         """Say how far a message has come."""

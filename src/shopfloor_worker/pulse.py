@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Callable
 
+from shopfloor_worker.child import processes
 from shopfloor_worker.outbox import Outbox
 
 
@@ -24,12 +25,11 @@ def start(outbox: Outbox, every: float, status: "Callable[[], tuple[str, str]]")
 def memory_mb() -> int:
     """Resident memory of this process and everything below it; shared pages count each time."""
     parents, pages = {}, {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                with open(f"/proc/{name}/stat", encoding="latin-1") as file:
-                    fields = file.read().rpartition(")")[2].split()
-                parents[int(name)], pages[int(name)] = int(fields[1]), int(fields[21])
+    for name in processes():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{name}/stat", encoding="latin-1") as file:
+                fields = file.read().rpartition(")")[2].split()
+            parents[int(name)], pages[int(name)] = int(fields[1]), int(fields[21])
     mine = {os.getpid()}
     grown = True
     while grown:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from shopfloor_worker import child, pulse
@@ -27,7 +28,9 @@ STOP_SECONDS = 7.5
 class Worker:
     """Runs one job. Constructing it starts everything that runs beside the agent."""
 
-    def __init__(self, job: "dict[str, Any]", adapter: Adapter, early: "Optional[child.Child]") -> None:
+    def __init__(
+        self, job: "dict[str, Any]", adapter: Adapter, early: "Optional[child.Child]", signals: "Sequence[int]" = ()
+    ) -> None:
         self.job, self.adapter = job, adapter
         self.outbox = Outbox(job["spool"])
         self.memory = Memory(job["spool"])
@@ -43,6 +46,8 @@ class Worker:
         pulse.start(self.outbox, float(job.get("heartbeat_seconds") or 15), self._status)
         self.courier = Courier(Api(job), self.outbox, lambda why, detail: self.talk.inbox.put((why, detail)))
         self.courier.start(lambda message: self.talk.inbox.put(("message", message)))
+        for early_signal in signals:
+            self._stop(early_signal, None)
         self.repo = Repo(job)
         self.files = self.talk.files = Files(self.repo, lambda kind, path: self.outbox.event(kind, {"path": path}))
 
@@ -159,6 +164,7 @@ class Worker:
         except (GitFailed, OSError) as error:
             note = f"; what it left could not be committed: {error}"
         self._transcript()
+        self.talk.catch_up()
         self.mail.refuse("the agent has finished")
         self.outbox.event("agent.completed", {"status": status, "summary": outcome.summary[:4000]})
         self.outbox.result(
@@ -196,14 +202,10 @@ class Worker:
         while not self.outbox.drained(0.2):
             if self.stop_at and time.monotonic() > self.stop_at + STOP_SECONDS:
                 return code
-            while not self.talk.inbox.empty():
-                item = self.talk.inbox.get()
-                if item[0] == "unwanted":
-                    return EXIT_UNWANTED
-                if item[0] in {"away", "broken"}:
-                    return EXIT_AWAY
-                if item[0] == "message" and self.mail.accept(item[1]):
-                    self.mail.refuse("the agent has finished")
+            if self.courier.ended:
+                return EXIT_UNWANTED if self.courier.ended == "unwanted" else EXIT_AWAY
+            self.talk.catch_up()
+            self.mail.refuse("the agent has finished")
         return code
 
     def _stop(self, number: int, _frame: Any) -> None:

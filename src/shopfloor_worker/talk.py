@@ -21,6 +21,7 @@ LATE_SECONDS = 10.0
 """A text handed over just before the turn's end starts a turn of its own within so long, or is said again."""
 RAW_KEPT = 16 * 1024
 OUTPUT_KEPT = 4 * 1024
+LOG_KEPT = 64 << 20
 CARRY_RAW = {
     f"agent.{name}" for name in ("session", "message", "thinking", "tool_use", "tool_result", "permission", "retry")
 }
@@ -70,13 +71,15 @@ class Talk:
         self.files: Optional[Files] = None
         self.seconds = float(job["agent"].get("turn_timeout_seconds") or 3600)
         self._early = early is not None
+        self._queued: dict[str, Optional[Message]] = {}
         self._log = open(os.path.join(job["spool"], "agent.jsonl"), "ab")  # noqa: SIM115 - open as long as the worker lives
         if early:
             self._attend(early)
 
     def turn(self, prompt: str, step: str, messages: "Optional[list[Message]]" = None) -> Outcome:
         """Say the prompt (or messages) and follow the agent to the end of its turn."""
-        turn = Turn(step, time.monotonic() + self.seconds)
+        turn = Turn(step, time.monotonic() + self.seconds, self._queued)
+        self._queued = {}
         self._begin(turn, prompt, messages or [])
         for message in self.mail.everything():
             self._hear(turn, message)
@@ -84,8 +87,16 @@ class Talk:
         while outcome is None:
             outcome = self._happen(turn, self._next(turn))
         self.started = turn.started
-        self.mail.settle([m for m in turn.open.values() if m], turn.used, outcome.kind, outcome.detail)
+        self._queued = turn.open
+        if outcome.kind != "interrupted" or self.child is None:
+            self.mail.put_back(self._carried())
+        self.mail.settle(turn.used, outcome.kind, outcome.detail)
         return outcome
+
+    def _carried(self) -> "list[Message]":
+        """Texts the program still has in its queue; they are said again when it cannot say them to the agent itself."""
+        queued, self._queued = self._queued, {}
+        return [message for message in queued.values() if message]
 
     def _begin(self, turn: Turn, prompt: str, messages: "list[Message]") -> None:
         self.action = "thinking"
@@ -114,8 +125,9 @@ class Talk:
         started.listen(lambda who, line: self.inbox.put(("line", who, line)), self._keep)
 
     def _keep(self, line: bytes) -> None:
-        self._log.write(line)
-        self._log.flush()
+        if self._log.tell() < LOG_KEPT:
+            self._log.write(line)
+            self._log.flush()
 
     def _next(self, turn: Turn) -> "tuple[Any, ...]":
         left = self._alarm_at(turn) - time.monotonic()
@@ -130,6 +142,7 @@ class Talk:
                 return None
             return self._gone(turn) if item[2] is None else self._line(turn, item[2])
         if item[0] in ENDS:
+            self.outbox.event("agent.turn_end", {"reason": "interrupted", "detail": item[1]})
             return Outcome(item[0], item[1])
         if item[0] == "message" and self.mail.accept(item[1]):
             for message in self.mail.waiting():
@@ -186,7 +199,8 @@ class Talk:
         gone, self.child = self.child, None
         if gone.failure:
             return self._ended("error", gone.failure)
-        code = gone.wait(10)
+        code = gone.wait(5)
+        code = gone.stop(0, 1) if code is None else code
         child.sweep(gone.mark)
         if turn.ended:
             return self._end(turn, turn.ended)
@@ -214,7 +228,9 @@ class Talk:
         """End the agent program with everything it started."""
         gone, self.child = self.child, None
         if gone:
+            gone.write(self.adapter.interrupt())
             gone.stop(polite, term)
+        self.mail.put_back(self._carried())
 
     # ---- what the program says
     def _line(self, turn: Turn, line: bytes) -> Optional[Outcome]:

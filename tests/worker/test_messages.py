@@ -98,3 +98,18 @@ def test_an_expired_message_does_not_stop_the_worker(bench: Bench) -> None:
     bench.door.wait(lambda: said.leases, "the lease")
     said.state = "expired"
     assert bench.finish(process) == 0
+
+
+def test_a_message_before_an_interrupt_is_not_lost(bench: Bench) -> None:
+    script = {
+        "build": [{"say": "ready"}, {"delay": 600}],
+        "message": [{"append": {"path": "m.txt", "content": "$message\n"}}],
+    }
+    bench.script(script)
+    process = bench.start()
+    bench.door.wait_event("agent.message", text="ready")
+    first = bench.door.say("first")
+    bench.door.say("second", "interrupt")
+    assert bench.finish(process) == 0
+    assert first.state == "done"
+    assert (bench.workspace / "m.txt").read_text() == "second\n"

@@ -245,3 +245,39 @@ def test_uploaded_files_leave_the_spool(bench: Bench) -> None:
     bench.script(SIMPLE)
     assert bench.run() == 0
     assert not [name for name in os.listdir(bench.job["spool"]) if "bundle" in name]
+
+
+def test_a_script_may_lie_in_the_repository(bench: Bench) -> None:
+    (bench.workspace / ".shopfloor").mkdir()
+    (bench.workspace / ".shopfloor" / "script.json").write_text('[{"say": "from the repository"}]')
+    bench.steps("build")
+    assert bench.run() == 0
+    assert bench.result["summary"] == "from the repository"
+
+
+def test_an_action_may_be_for_one_attempt_only(bench: Bench) -> None:
+    bench.script([{"if_attempt": 2, "fail": "never in the first"}, {"say": "fine"}])
+    assert bench.run() == 0, bench.result
+
+
+def test_a_program_that_dies_between_steps_is_started_for_the_next(bench: Bench) -> None:
+    bench.script(
+        {"plan": [{"run": {"command": "(sleep 0.1; kill -9 $PPID) >/dev/null 2>&1 & true"}}, {"say": "p"}], "build": SIMPLE},
+        "plan",
+        "build",
+    )
+    assert bench.run() == 0, bench.result
+    assert bench.result["summary"] == "Add a greeting"
+
+
+def test_a_branch_the_agent_deleted_is_made_again(bench: Bench) -> None:
+    bench.script([{"run": "git checkout -q --detach && git branch -q -D feat-wo-1"}, *SIMPLE])
+    assert bench.run() == 0, bench.result
+    assert git(bench.workspace, "show", "feat-wo-1:a.txt") == "hi"
+
+
+def test_looking_at_an_older_commit_does_not_undo_newer_ones(bench: Bench) -> None:
+    script = {"plan": SIMPLE, "build": [{"run": "git checkout -q HEAD~1"}, {"say": "looked"}]}
+    bench.script(script, "plan", "build")
+    assert bench.run() == 0, bench.result
+    assert git(bench.workspace, "show", "feat-wo-1:a.txt") == "hi"

@@ -18,12 +18,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shopfloor.agents import rules
-from shopfloor.agents.rules import BadCommand, Capability, Command
+from shopfloor.agents.rules import BadCommand, Command
 from shopfloor.kit import log
 from shopfloor.kit.config import Settings
 from shopfloor.kit.errors import Misconfigured
 
-__all__ = ["Capability", "Command"]
 logger = log.get(__name__)
 
 INSIDE = "/opt/agent"

@@ -21,6 +21,8 @@ follow it before anything else."""
 GUARDIAN = (
     "<guardian-intervention>\nThe guardian that watches over this work order intervenes:\n{}\n</guardian-intervention>"
 )
+MOVED = """\
+(This conversation goes on in a new sandbox: its work tree holds what had been committed to the branch, and nothing else.)"""
 CONTINUE = """\
 The program you run in was killed and has been started again in the same work tree. Commands that were running were stopped. \
 Look at what is already done, then go on with your task to its end."""
@@ -40,6 +42,7 @@ class Agent:
         self._costs = os.path.join(job["home"], ".shopfloor", "claude-costs.json")
         self.session_id: "Optional[str]" = agent.get("resume_session")
         self._lines: "Optional[Lines]" = None
+        self._moved = False
 
     def command(self) -> "list[str]":
         """The program with its flags; `--resume` when the conversation exists, else a new one of a chosen id."""
@@ -59,6 +62,7 @@ class Agent:
         resuming = self._known()
         if not resuming:
             self.session_id = new_uuid()
+        self._moved = resuming and self.session_id == self._agent.get("resume_session") and self._lines is None
         command.append(f"--resume={self.session_id}" if resuming else f"--session-id={self.session_id}")
         for flag, value in (
             ("model", self._agent.get("model")),
@@ -89,6 +93,8 @@ class Agent:
         del step
         if kind == "guardian_intervention":
             text = GUARDIAN.format(text)
+        if kind == "prompt" and self._moved:
+            text, self._moved = f"{MOVED}\n\n{text}", False
         if text.startswith("/"):  # words for the agent, not a command of its program
             text = f"This was said to you:\n{text}"
         if ident == "prompt-1":
