@@ -12,7 +12,7 @@ from shopfloor.cli.exits import OUTCOMES, ServerUnreachable
 from shopfloor.cli.render import note
 
 FINISHED = "work_order.finished"
-PAGE = 1000
+PAGE = 300
 SILENCE_SECONDS = 50.0
 """The server says something every 20 s; a connection silent for longer is dead."""
 PATIENCE_SECONDS = 120.0

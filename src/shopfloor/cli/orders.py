@@ -29,13 +29,8 @@ def run(
     as_json: Json = False,
     url: Url = None,
 ) -> None:
-    """Have an agent work on a repository.
-
-    Follows the work order to its end and exits with its outcome; Ctrl-C leaves it running.
-    """
-    from shopfloor.cli.client import ORDERS, Client
+    """Have an agent work on a repository. Exits with the work order's outcome; Ctrl-C leaves it running."""
     from shopfloor.cli.repository import located
-    from shopfloor.cli.watch import outcome, watch
 
     body = {
         "repository_url": located(repository),
@@ -51,8 +46,16 @@ def run(
         "timeout_seconds": timeout,
         "allow_no_isolation": allow_no_isolation,
     }
+    _place(url, {k: v for k, v in body.items() if v is not None}, detach=detach, as_json=as_json)
+
+
+def _place(url: str | None, body: dict[str, Any], *, detach: bool, as_json: bool) -> None:
+    """Order the work; follow it unless told otherwise."""
+    from shopfloor.cli.client import ORDERS, Client
+    from shopfloor.cli.watch import outcome, watch
+
     with Client(url) as client:
-        order = client.post(ORDERS, {k: v for k, v in body.items() if v is not None})["agent_work_order"]
+        order = client.post(ORDERS, body)["agent_work_order"]
         order_id = order["agent_work_order_id"]
         if detach:
             render.as_json(order) if as_json else render.say(order_id)

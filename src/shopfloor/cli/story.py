@@ -129,7 +129,6 @@ TELLERS: dict[str, Callable[[Payload], Line]] = {
     "file.created": _say("+", "green", "{path}"),
     "file.modified": _say("~", "yellow", "{path}"),
     "file.deleted": _say("-", "red", "{path}"),
-    "command.started": _say("$", "blue", "{command}"),
     "command.completed": _ended,
     "git.commit_created": _commit,
     "SANDBOX_MESSAGE_QUEUED": _say("✉", "magenta", "{content}"),
