@@ -235,21 +235,25 @@ class Keeper:
 
     def _heard(self) -> None:
         """A message from inside: hostile, so anything unexpected is dropped. recv() takes no file descriptors."""
-        with contextlib.suppress(BlockingIOError):
-            if not self.began:
-                self._greet()
-                return
+        if not self.began:
+            self._greet()
+            return
+        try:
             data = self.channel.recv(4096)
-            if not data:
-                self.events.unregister(self.channel)
-            else:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    answer = json.loads(data)
-                    result: dict[str, object] = {
-                        "exit_code": int(answer["exit_code"]),
-                        "timed_out": bool(answer["timed_out"]),
-                    }
-                    self._answer(int(answer["id"]), result)
+        except BlockingIOError:
+            return
+        except OSError:  # closed with something unread
+            data = b""
+        if not data:
+            self.events.unregister(self.channel)
+            for number in list(self.requests):
+                self._answer(number, {"error": "the exec service inside was killed"})
+            return
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            answer = json.loads(data)
+            code = int(answer["exit_code"]) & 0xFF
+            result: dict[str, object] = {"exit_code": code, "timed_out": bool(answer["timed_out"])}
+            self._answer(int(answer["id"]), result)
 
     def _greet(self) -> None:
         """The shell that will become the main program waits; its pid comes from the kernel."""

@@ -115,7 +115,7 @@ def supervise(request: dict[str, Any], handles: list[int], cancelled: int) -> tu
             os.read(awake, 4096)
         if cancelled in ready or (not ready and left <= 0):
             kill_all(pid)
-            return 124, True
+            return (128 + signal.SIGKILL, False) if cancelled in ready else (124, True)
 
 
 def serve(channel: socket.socket, *, alone: bool) -> None:
