@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ WAITS = [
 ]
 
 
-def build(house: Platform, origin: Path, script: object, **fields: object) -> str:
+def build(house: Platform, origin: Path, script: object, **fields: Any) -> str:
     return house.order(origin, script, workflow_type="build", **fields)
 
 

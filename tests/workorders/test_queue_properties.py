@@ -121,7 +121,7 @@ class Queue(RuleBasedStateMachine):
         with contextlib.suppress(Conflict):
             self.run(work())
 
-    async def _read(self, query: sa.Select[Any]) -> list[Any]:
+    async def _read(self, query: sa.Executable) -> list[Any]:
         async with self.database.reading() as session:
             return list((await session.execute(query)).all())
 

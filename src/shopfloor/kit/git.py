@@ -13,7 +13,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from shopfloor.kit.errors import Misconfigured, Problem, TooLarge, Unavailable
 from shopfloor.kit.log import redact
@@ -218,14 +218,11 @@ async def call(
     every file it writes. `keep_open` are file descriptors it inherits: a lock so held outlives a killed caller until git ends.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
+        process = await _spawn(
             *_argv(args, git_dir, max_file),
             cwd=cwd or "/",
             env=environment(protocols=protocols, config=config, extra=env),
             stdin=stdin if not isinstance(stdin, bytes) else PIPE if stdin else asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            start_new_session=True,
             pass_fds=tuple(keep_open),
         )
     except FileNotFoundError as error:
@@ -237,6 +234,18 @@ async def call(
         raise GitTimedOut(f"git {args[0]} took longer than {timeout:.0f} s") from error
     finally:
         await _end(process)
+
+
+async def _spawn(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+    """Start a program in a process group of its own; a caller cancelled meanwhile leaves none behind."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE, start_new_session=True, **options)
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)
+        raise
 
 
 def _argv(args: tuple[str, ...], git_dir: Path | None, max_file: int | None) -> list[str]:
@@ -294,10 +303,18 @@ async def _read(stream: asyncio.StreamReader, cap: int, *, drain: bool = False) 
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of the process group and collect the process."""
+    """Kill what is left of the process group and collect the process, even if the caller is cancelled again."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.shield(process.wait())
+    await asyncio.shield(asyncio.ensure_future(_collect(process)))
+
+
+async def _collect(process: asyncio.subprocess.Process) -> None:
+    """asyncio tells of a process's end only when its pipes were read to theirs."""
+    for stream in (process.stdout, process.stderr):
+        while stream and await stream.read(1 << 18):
+            pass
+    await process.wait()
 
 
 def clean(raw: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 
@@ -199,7 +200,7 @@ async def explain_sandbox(sandbox_id: SandboxId, house: House) -> Explanation:
         row = await queries.get(session, sandbox_id)
         facts = await queries.facts(session, sandbox_id)
         heard = await queries.last_heard(session, sandbox_id)
-        here = await session.scalar(queries.sa.select(db_time()))
+        here = await session.scalar(sa.select(db_time()))
     found = await house.info(row) if row.state in LIVE else None
     interval = house.settings.heartbeat_seconds
     silent = (here - (heard or row.started_at or row.created_at)).total_seconds() if here else 0.0

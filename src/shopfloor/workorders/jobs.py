@@ -136,8 +136,8 @@ class Jobs:
             earliest = await session.scalar(
                 sa.select(sa.func.min(WorkOrder.not_before)).where(WorkOrder.status == OrderStatus.PENDING)
             )
-            here = await session.scalar(sa.select(service.db_time()))
-        if earliest is None or here is None:
+            here = await queries.moment(session)
+        if earliest is None:
             return longest
         wait = (earliest - here).total_seconds()
         return max(0.05, wait) if wait > 0 else longest

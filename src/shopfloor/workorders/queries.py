@@ -1,13 +1,14 @@
 """Reads of work orders."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
-from shopfloor.kit.db import Session
+from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import ENDS, AttemptState
@@ -40,6 +41,11 @@ async def listing(session: Session, *, status: str | None, limit: int, offset: i
     total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
     page = query.order_by(WorkOrder.created_at.desc(), WorkOrder.agent_work_order_id).limit(limit).offset(offset)
     return (await session.scalars(page)).all(), total or 0
+
+
+async def moment(session: Session) -> datetime:
+    """The database's time."""
+    return (await session.execute(sa.select(db_time()))).scalar_one()
 
 
 async def attempt(session: Session, attempt_id: str) -> Attempt:

@@ -174,7 +174,7 @@ async def git_progress(order_id: OrderId, house: Tooled) -> GitProgress:
     async with house.database.reading() as session:
         order = await queries.get(session, order_id)
         bundle = await queries.newest_bundle(session, order_id)
-        here = await session.scalar(queries.sa.select(service.db_time()))
+        here = await queries.moment(session)
     head = order.head_commit
     if bundle and not bundle.imported:
         head = await import_commits(house, bundle) or head

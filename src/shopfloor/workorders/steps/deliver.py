@@ -30,7 +30,8 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
     result = attempt.result or {}
     await tools.sandboxes.move(attempt.sandbox_id, SandboxState.COMPLETING)
     if result.get("status") != "completed":
-        state = AttemptState.CANCELLED if order.cancel_requested_at else AttemptState.FAILED
+        stopped = order.cancel_requested_at is not None or result.get("status") == "interrupted"
+        state = AttemptState.CANCELLED if stopped else AttemptState.FAILED
         reason = result.get("reason") or result.get("summary") or "the agent gave no reason"
         await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=reason)
         await finish(tools, attempt_id, state, f"{result.get('status')}: {reason}")

@@ -4,10 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from shopfloor.kit import log
-from shopfloor.kit.db import Session, db_time
+from shopfloor.kit.db import Session
 from shopfloor.sandboxes import queries as sandboxes
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.port import Life
@@ -71,8 +69,7 @@ async def glance(session: Session, attempt_id: str) -> Glance:
     order = await queries.get(session, attempt.work_order_id)
     sandbox = await sandboxes.get(session, attempt.sandbox_id)
     heard = await sandboxes.last_heard(session, attempt.sandbox_id) or sandbox.started_at or sandbox.created_at
-    here = await session.scalar(sa.select(db_time()))
-    assert here is not None
+    here = await queries.moment(session)
     started = sandbox.started_at or sandbox.created_at
     return Glance(
         order=order,
