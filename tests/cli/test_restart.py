@@ -1,6 +1,7 @@
 """Following survives the server."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import WAITS, Shop, repository
-from tests.support.platform import GENEROUS, Platform, folder
+from tests.support.platform import GENEROUS, Platform, folder, until
 
 pytestmark = pytest.mark.slow
 
@@ -29,19 +30,15 @@ def followed() -> Iterator[dict[str, Any]]:
 def _follow(house: Platform, place: Path) -> dict[str, Any]:
     shop = Shop(f"http://127.0.0.1:{house.port}", {"SHOPFLOOR_CONFIG": str(place / "shopfloor.toml")})
     order_id = shop.order(repository(place), WAITS)
-    with (place / "notes").open("w+") as notes:
-        process = shop.start("logs", order_id, "--follow", "--json", stderr=notes)
-        assert process.stdout
-        seen = []
-        for line in process.stdout:
-            seen.append(line)
-            if "waiting for you" in line:
-                break
+    shown = place / "shown"
+    with shown.open("w") as out:
+        process = shop.start("logs", order_id, "--follow", "--json", stdout=out, stderr=subprocess.DEVNULL)
+        until(lambda: "waiting for you" in shown.read_text(), what="the agent to be heard")
         house.kill()
         house.start()
         assert shop("steer", order_id, "go on").code == 0
-        rest, _ = process.communicate(timeout=GENEROUS)
-    events = [json.loads(line) for line in [*seen, *rest.splitlines()]]
+        process.wait(GENEROUS)
+    events = [json.loads(line) for line in shown.read_text().splitlines()]
     return {"code": process.returncode, "events": events, "history": shop("logs", order_id, "--json").out}
 
 
@@ -51,5 +48,4 @@ def test_it_ends_with_the_orders_outcome(followed: dict[str, Any]) -> None:
 
 def test_every_event_is_shown_once_and_in_order(followed: dict[str, Any]) -> None:
     known = [json.loads(line)["position"] for line in followed["history"].splitlines()]
-    print([e for e in followed["events"] if e["position"] not in known])
     assert [event["position"] for event in followed["events"]] == known
