@@ -8,7 +8,7 @@ class Problem(Exception):
     """Something went wrong."""
 
     status: ClassVar[int] = 500
-    hint: str = ""
+    hint: str = "The server's log says more."
 
     def __init__(self, message: str = "", *, hint: str = "", **facts: Any) -> None:
         self.message = message or (type(self).__doc__ or "").strip()
@@ -38,6 +38,7 @@ class Malformed(Problem):
     """The request is not well formed."""
 
     status = 422
+    hint = "Correct what 'detail' names; /openapi.json says what is accepted."
 
 
 class Unauthenticated(Problem):
@@ -51,33 +52,39 @@ class Forbidden(Problem):
     """You may not do this."""
 
     status = 403
+    hint = "Ask with other credentials, or ask its owner."
 
 
 class NotFound(Problem):
     """There is no such thing."""
 
     status = 404
+    hint = "Check the id; the list above it shows what exists."
 
 
 class Conflict(Problem):
     """The current state does not allow this."""
 
     status = 409
+    hint = "Look at its present state (explain) and decide anew."
 
 
 class TooLarge(Problem):
     """The request is larger than allowed."""
 
     status = 413
+    hint = "Send less at once."
 
 
 class Unavailable(Problem):
     """This cannot be done right now."""
 
     status = 503
+    hint = "Try again in a moment; the server's log says more."
 
 
 class Misconfigured(Problem):
     """The configuration does not allow this."""
 
     status = 500
+    hint = "Correct the setting that 'detail' names."

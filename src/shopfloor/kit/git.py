@@ -310,7 +310,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _collect(process: asyncio.subprocess.Process) -> None:
-    """asyncio tells of a process's end only when its pipes were read to theirs."""
+    """Read what is left: asyncio tells of a process's end only when its pipes were read to theirs."""
     for stream in (process.stdout, process.stderr):
         while stream and await stream.read(1 << 18):
             pass

@@ -1,4 +1,4 @@
-"""first schema"""
+"""The first schema."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,18 +31,8 @@ def upgrade() -> None:
         sa.Column("planned_commit", sa.String(length=64), nullable=True),
         sa.Column("merge_commit", sa.String(length=64), nullable=True),
         sa.Column("url", sa.Text(), nullable=True),
-        sa.Column(
-            "created_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
+        sa.Column("updated_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("merged_at", Instant(), nullable=True),
         sa.Column("closed_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("change_id", name=op.f("pk_changes")),
@@ -62,12 +52,7 @@ def upgrade() -> None:
         "engines",
         sa.Column("id", sa.String(length=80), nullable=False),
         sa.Column("host_id", sa.String(length=40), nullable=False),
-        sa.Column(
-            "seen_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("seen_at", Instant(), server_default=db_time(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_engines")),
     )
     op.create_table(
@@ -84,12 +69,7 @@ def upgrade() -> None:
         sa.Column("work_order_id", sa.String(length=40), nullable=True),
         sa.Column("spec_id", sa.String(length=40), nullable=True),
         sa.Column("occurred_at", Instant(), nullable=True),
-        sa.Column(
-            "recorded_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("recorded_at", Instant(), server_default=db_time(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sa.UniqueConstraint("sandbox_id", "seq", name=op.f("uq_events_sandbox_id")),
         sqlite_autoincrement=True,
@@ -125,12 +105,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("lease_until", Instant(), nullable=True),
         sa.Column("leases", sa.Integer(), nullable=False),
-        sa.Column(
-            "created_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("delivered_at", Instant(), nullable=True),
         sa.Column("seen_at", Instant(), nullable=True),
         sa.Column("ended_at", Instant(), nullable=True),
@@ -148,12 +123,7 @@ def upgrade() -> None:
         sa.Column("token_hash", sa.String(length=64), nullable=False),
         sa.Column("fencing", sa.Integer(), nullable=False),
         sa.Column("revoked", sa.Boolean(), nullable=False),
-        sa.Column(
-            "created_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.PrimaryKeyConstraint("sandbox_id", name=op.f("pk_sandbox_tokens")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_sandbox_tokens_token_hash")),
     )
@@ -172,12 +142,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("capabilities", sa.JSON(), nullable=False),
-        sa.Column(
-            "created_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("started_at", Instant(), nullable=True),
         sa.Column("ended_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("sandbox_id", name=op.f("pk_sandboxes")),
@@ -213,12 +178,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("timeout_seconds", sa.Double(), nullable=False),
-        sa.Column(
-            "not_before",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("not_before", Instant(), server_default=db_time(), nullable=False),
         sa.Column("cancel_requested_at", Instant(), nullable=True),
         sa.Column("git_commit_count", sa.Integer(), nullable=False),
         sa.Column("git_files_changed", sa.Integer(), nullable=False),
@@ -228,18 +188,8 @@ def upgrade() -> None:
         sa.Column("change_id", sa.String(length=40), nullable=True),
         sa.Column("github_pull_request_url", sa.Text(), nullable=True),
         sa.Column("cost_usd", sa.Double(), nullable=True),
-        sa.Column(
-            "created_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
-        sa.Column(
-            "updated_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
+        sa.Column("updated_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("execution_started_at", Instant(), nullable=True),
         sa.Column("execution_completed_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("agent_work_order_id", name=op.f("pk_work_orders")),
@@ -261,12 +211,7 @@ def upgrade() -> None:
         sa.Column("concluded", sa.Boolean(), nullable=False),
         sa.Column("stop_ms", sa.Integer(), nullable=True),
         sa.Column("stop_forced", sa.Boolean(), nullable=True),
-        sa.Column(
-            "created_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("ended_at", Instant(), nullable=True),
         sa.ForeignKeyConstraint(
             ["work_order_id"], ["work_orders.agent_work_order_id"], name=op.f("fk_attempts_work_order_id_work_orders")
@@ -290,12 +235,7 @@ def upgrade() -> None:
         sa.Column("head_commit", sa.String(length=64), nullable=True),
         sa.Column("imported", sa.Boolean(), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
-        sa.Column(
-            "created_at",
-            Instant(),
-            server_default=db_time(),
-            nullable=False,
-        ),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.ForeignKeyConstraint(["attempt_id"], ["attempts.attempt_id"], name=op.f("fk_artifacts_attempt_id_attempts")),
         sa.ForeignKeyConstraint(
             ["work_order_id"], ["work_orders.agent_work_order_id"], name=op.f("fk_artifacts_work_order_id_work_orders")
