@@ -25,7 +25,7 @@ class GitServer:
         self.requests: list[str] = []
         self.tokens_seen: list[str] = []
         self.dies = ""
-        """`before` or `after`: drop the connection of the next push before or after it took effect."""
+        """`before` or `after`: drop the connection of every push before or after it took effect."""
         self.redirect = ""
         """Send every request on to this address."""
         handler = type("Handler", (_Handler,), {"house": self})
@@ -94,7 +94,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self._drop() if dying else self._answer(status, headers, answer)
 
     def _drop(self) -> None:
-        self.house.dies = ""
         self.close_connection = True
 
     def _token(self) -> str:

@@ -329,7 +329,7 @@ def failure(args: tuple[str, ...], result: Result) -> GitFailed:
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " ! "))] or lines
     said = "; ".join(line.strip() for line in telling[:4])[:600] or f"exit code {result.exit_code}"
     return GitFailed(
-        f"git {args[0]}: {said}", hint=_hint(result.stderr), exit_code=result.exit_code, stderr=result.stderr
+        f"git {args[0]}: {said}", hint=hint_for(result.stderr), exit_code=result.exit_code, stderr=result.stderr
     )
 
 
@@ -338,11 +338,13 @@ _HINTS: Final = (
     ("transport '", "Only the configured protocols may be used (https, and local paths by default)."),
     ("no space left", "Free some disk space and try again."),
     ("unable to update url base from redirection", "The repository has moved: use its new URL."),
+    ("returned error: 30", "The repository has moved: use its new URL."),
     ("certificate", "Make the server's certificate known: set SSL_CERT_FILE or GIT_SSL_CAINFO."),
 )
 
 
-def _hint(stderr: str) -> str:
+def hint_for(stderr: str) -> str:
+    """What to do about what git said; nothing, when we do not know."""
     low = stderr.lower()
     return next((hint for sign, hint in _HINTS if sign in low), "")
 

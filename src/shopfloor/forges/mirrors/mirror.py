@@ -108,7 +108,7 @@ def unreachable(error: git.GitFailed) -> Exception:
         return AccessDenied(f"access denied: {detail}")
     if any(sign in said for sign in ("not found", "does not appear to be a git repository", "does not exist", "404")):
         return RepositoryNotFound(f"no such repository: {detail}")
-    return RepositoryNotReached(detail, hint=error.hint or RepositoryNotReached.hint)
+    return RepositoryNotReached(detail, hint=git.hint_for(error.stderr))
 
 
 async def refresh(place: Place, source: Source, lock: int) -> Refs:

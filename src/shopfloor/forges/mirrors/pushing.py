@@ -127,7 +127,7 @@ def refusal(error: git.GitFailed | git.GitTimedOut, branch: str, place: Place | 
     translated = unreachable(error)
     if isinstance(translated, AccessDenied | RepositoryNotFound):
         return translated
-    return PushFailed(f"the push to {where} failed: {error.message}", hint=error.hint or PushFailed.hint)
+    return PushFailed(f"the push to {where} failed: {error.message}", hint=git.hint_for(error.stderr))
 
 
 async def can_write(source: Source, scratch: Path) -> bool:
