@@ -200,7 +200,7 @@ class Worker:
         if code == EXIT_AWAY:
             return code
         while not self.outbox.drained(0.2):
-            if self.stop_at and time.monotonic() > self.stop_at + STOP_SECONDS:
+            if self.stop_at and time.monotonic() > self.stop_at + float(self.job.get("stop_seconds") or STOP_SECONDS):
                 return code
             if self.courier.ended:
                 return EXIT_UNWANTED if self.courier.ended == "unwanted" else EXIT_AWAY

@@ -70,6 +70,7 @@ class Talk:
         self.tally, self.action, self.started = Tally(), "initializing", False
         self.files: Optional[Files] = None
         self.seconds = float(job["agent"].get("turn_timeout_seconds") or 3600)
+        self.patience = float(job["agent"].get("interrupt_seconds") or INTERRUPT_SECONDS)
         self._early = early is not None
         self._queued: dict[str, Optional[Message]] = {}
         self._log = open(os.path.join(job["spool"], "agent.jsonl"), "ab")  # noqa: SIM115 - open as long as the worker lives
@@ -168,7 +169,7 @@ class Talk:
     # ---- time
     def _alarm_at(self, turn: Turn) -> float:
         if turn.stopping_at:
-            return turn.stopping_at + INTERRUPT_SECONDS
+            return turn.stopping_at + self.patience
         if turn.ended:
             return turn.ended_at + LATE_SECONDS
         return turn.deadline

@@ -153,6 +153,7 @@ def test_sigterm_is_a_graceful_stop(bench: Bench) -> None:
 
 
 def test_sigterm_while_the_server_is_away_keeps_the_spool(bench: Bench) -> None:
+    bench.job["stop_seconds"] = 3
     bench.script([{"write": {"path": "half.txt", "content": "x"}}, {"say": "ready"}, {"delay": 600}])
     process = bench.start()
     bench.door.wait_event("agent.message", text="ready")

@@ -72,6 +72,7 @@ def test_an_empty_interrupt_ends_the_order(bench: Bench) -> None:
 
 
 def test_an_agent_deaf_to_interrupts_is_ended_by_force(bench: Bench) -> None:
+    bench.job["agent"]["interrupt_seconds"] = 0.5
     bench.script(["ignore_interrupt", {"say": "deaf"}, {"delay": 600}])
     process = bench.start()
     bench.door.wait_event("agent.message", text="deaf")
@@ -81,6 +82,7 @@ def test_an_agent_deaf_to_interrupts_is_ended_by_force(bench: Bench) -> None:
 
 
 def test_an_interrupt_with_words_restarts_a_deaf_agent_with_them(bench: Bench) -> None:
+    bench.job["agent"]["interrupt_seconds"] = 0.5
     script = {"build": ["ignore_interrupt", {"say": "deaf"}, {"delay": 600}], "message": [{"say": "now $message"}]}
     bench.script(script)
     process = bench.start()

@@ -262,7 +262,10 @@ def test_an_action_may_be_for_one_attempt_only(bench: Bench) -> None:
 
 def test_a_program_that_dies_between_steps_is_started_for_the_next(bench: Bench) -> None:
     bench.script(
-        {"plan": [{"run": {"command": "(sleep 0.1; kill -9 $PPID) >/dev/null 2>&1 & true"}}, {"say": "p"}], "build": SIMPLE},
+        {
+            "plan": [{"run": {"command": "(sleep 0.1; kill -9 $PPID) >/dev/null 2>&1 & true"}}, {"say": "p"}],
+            "build": SIMPLE,
+        },
         "plan",
         "build",
     )
