@@ -28,6 +28,7 @@ from shopfloor.kit.errors import Misconfigured
 from shopfloor.sandboxes import queries as sandbox_queries
 from shopfloor.sandboxes.rules import LIVE
 from shopfloor.sandboxes.service import Sandboxes, host_id
+from shopfloor.workorders.journal import Journal
 from shopfloor.workorders.steps import Tools
 
 logger = log.get(__name__)
@@ -72,6 +73,7 @@ def build(settings: Settings, database: Database, background: Background, hub: H
         repositories=repositories,
         blobs=BlobStore(settings.data_dir / "blobs"),
     )
+    log.also_to(Journal(settings.data_dir / "logs"))
     state: dict[str, Any] = {
         "settings": settings,
         "database": database,

@@ -1,5 +1,6 @@
 """From a request to a delivered branch, by the script agent in a real sandbox."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,51 @@ def _waited(order: dict[str, str]) -> float:
 
     start, accepted = (datetime.fromisoformat(order[key]) for key in ("execution_started_at", "created_at"))
     return (start - accepted).total_seconds()
+
+
+def test_each_order_has_a_log_file_of_its_own(house: Platform, place: Path) -> None:
+    """AWX-09…12."""
+    order_id = house.order(sample_repository(place), PLAN_BUILD_TEST)
+    house.finished(order_id)
+    [file] = (house.data / "logs").glob(f"*/{order_id}.jsonl")
+    names = [json.loads(line)["event"] for line in file.read_text().splitlines()]
+    wanted = {
+        "agent_work_order_created",
+        "agent_work_order_started",
+        "agent_work_order_completed",
+        "git_branch_created",
+        "git_commit_created",
+        "git_push_completed",
+        "agent_command_started",
+        "agent_command_completed",
+        "sandbox_created",
+        "sandbox_cleanup_completed",
+        "workflow_phase_started",
+        "workflow_phase_completed",
+    }
+    assert wanted <= set(names)
+
+
+@pytest.mark.parametrize("sandbox_type", ["git_branch", "git_worktree"])
+def test_without_isolation_an_order_runs_only_by_explicit_flag(house: Platform, place: Path, sandbox_type: str) -> None:
+    """AWM-03: a workspace is not a sandbox."""
+    order_id = build(
+        house,
+        sample_repository(place),
+        PLAN_BUILD_TEST["build"],
+        sandbox_type=sandbox_type,
+        allow_no_isolation=True,
+    )
+    order = house.finished(order_id)
+    assert order["status"] == "completed", order["reason"]
+
+
+def test_a_manual_sandbox_counts_against_the_capacity_and_can_be_deleted(house: Platform) -> None:
+    """LIF-02, LIF-04."""
+    before = house.get("/sandboxes/capacity")["running"]
+    made = house.post("/sandboxes", {}, expect=201)
+    assert made["state"] == "RUNNING"
+    assert house.get("/sandboxes/capacity")["running"] == before + 1
+    gone = house.client.delete(f"/api/v1/sandboxes/{made['sandbox_id']}").json()
+    assert gone["state"] == "TERMINATED"
+    assert house.get("/sandboxes/capacity")["running"] == before

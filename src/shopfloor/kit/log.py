@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -29,6 +30,20 @@ def _redact(_logger: Any, _method: str, event: Any) -> Any:
     return redact(event)
 
 
+_sinks: list[Callable[[Mapping[str, Any]], None]] = []
+
+
+def also_to(sink: Callable[[Mapping[str, Any]], None]) -> None:
+    """Hand every structured event, redacted, to `sink` too."""
+    _sinks.append(sink)
+
+
+def _to_sinks(_logger: Any, _method: str, event: Any) -> Any:
+    for sink in _sinks:
+        sink(event)
+    return event
+
+
 def configure(level: str = "info", *, json: bool | None = None) -> None:
     """Set up structlog and the standard library's loggers, once, at the start of a process."""
     as_json = not sys.stderr.isatty() if json is None else json
@@ -42,7 +57,7 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
         _redact,
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, _to_sinks, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -154,7 +154,9 @@ class Sandboxes:
             await auth.revoke(session, sandbox_id)
         await adapter.destroy(sandbox_id)
         await self.move(sandbox_id, SandboxState.TERMINATED, reason=reason)
-        logger.info("sandbox_cleanup_completed", sandbox_id=sandbox_id, reason=reason)
+        logger.info(
+            "sandbox_cleanup_completed", agent_work_order_id=row.work_order_id, sandbox_id=sandbox_id, reason=reason
+        )
         return took, forced or took >= grace_seconds * 1000 > 0
 
     async def reap(self) -> list[str]:
@@ -191,7 +193,15 @@ class Sandboxes:
     async def _tell(self, session: Session, row: SandboxRow, before: str, after: str, reason: str) -> None:
         fact = SandboxStateChanged(sandbox_id=row.sandbox_id, before=before, after=after, reason=reason)
         await events.append(session, fact, work_order_id=row.work_order_id)
-        logger.info("sandbox_state_changed", sandbox_id=row.sandbox_id, before=before, after=after, reason=reason)
+        name = "sandbox_created" if after == SandboxState.RUNNING else "sandbox_state_changed"
+        logger.info(
+            name,
+            agent_work_order_id=row.work_order_id,
+            sandbox_id=row.sandbox_id,
+            before=before,
+            after=after,
+            reason=reason,
+        )
 
 
 def host_id(data_dir: Path) -> str:

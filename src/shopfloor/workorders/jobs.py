@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
+from shopfloor.events.bus import Published
 from shopfloor.events.catalog import AttemptAdopted
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
@@ -27,13 +28,23 @@ logger = log.get(__name__)
 WORKFLOW = "attempt"
 REACT_TO = (
     "workflow.phase_started",
+    "workflow.phase_completed",
     "agent.session",
     "agent.started",
+    "agent.completed",
     "attempt.result_submitted",
     "work_order.status_changed",
 )
 DATABASE_AWAY = (sa.exc.InterfaceError, sa.exc.OperationalError, sa.exc.TimeoutError)
 """Not the attempt's fault: tried until the database is back or another engine has adopted the attempt."""
+REFRESHING = frozenset({"workflow.phase_started", "agent.session", "agent.started"})
+LOGGED_AS = {
+    "agent.started": "agent_command_started",
+    "agent.completed": "agent_command_completed",
+    "workflow.phase_started": "workflow_phase_started",
+    "workflow.phase_completed": "workflow_phase_completed",
+}
+"""Facts from inside a sandbox -> their names in the log (AWX-10, AWX-11)."""
 TRIES = 3
 """How often a step that fails for no known reason is tried before its attempt fails."""
 
@@ -198,7 +209,9 @@ class Jobs:
                 await self._refresh(order_id)
             async for event in feed:
                 if event.work_order_id:
-                    if event.event_type.startswith(("workflow.", "agent.")):
+                    if event.event_type in LOGGED_AS:
+                        _note(event)
+                    if event.event_type in REFRESHING:
                         await self._refresh(event.work_order_id)
                     self.tools.tell(event.work_order_id)
                 if event.event_type == "work_order.status_changed":
@@ -214,3 +227,14 @@ class Jobs:
                 await service.enter_phase(session, order, str(phase[1].get("phase", ""))[:20])
             if spoken and isinstance(session_id := spoken[1].get("session_id"), str):
                 order.agent_session_id = session_id[:255]
+
+
+def _note(event: Published) -> None:
+    """A fact from inside a sandbox, in the log's words."""
+    failed = event.event_type == "agent.completed" and event.payload.get("status") == "failed"
+    logger.info(
+        "agent_command_failed" if failed else LOGGED_AS[event.event_type],
+        agent_work_order_id=event.work_order_id,
+        sandbox_id=event.entity_id,
+        **{key: event.payload[key] for key in ("phase", "step", "status", "adapter") if key in event.payload},
+    )

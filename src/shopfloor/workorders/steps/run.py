@@ -116,4 +116,7 @@ async def finish(tools: Tools, attempt_id: str, state: AttemptState, reason: str
     async with tools.database.transaction() as session:
         attempt = await queries.attempt(session, attempt_id)
         if await service.step_attempt(session, attempt, state, reason=reason):
-            logger.info("attempt_ended", attempt_id=attempt_id, state=state, reason=reason)
+            order_id = attempt.work_order_id
+            logger.info(
+                "attempt_ended", agent_work_order_id=order_id, attempt_id=attempt_id, state=state, reason=reason
+            )
