@@ -178,6 +178,7 @@ def fill(path: Path, rows: int) -> None:
         (rows,),
     )
     connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else the measurement would pay for moving it all
     connection.close()
 
 
@@ -225,8 +226,10 @@ def main() -> None:
             throughput(port, bare, options.rounds, follow_one=False)
         if options.old:
             fill(Path(folder) / "old.db", options.old)
-            with server(f"sqlite:///{folder}/old.db") as port:
-                latency(port, options.seconds, follow_one=True, rate=500, goal=50, note=f", {options.old:,} old")
+            for _ in range(options.rounds):  # in turns, so that both meet the same machine
+                for name, note in (("new", ", empty log"), ("old", f", {options.old:,} old")):
+                    with server(f"sqlite:///{folder}/{name}.db") as port:
+                        latency(port, options.seconds, follow_one=True, rate=500, goal=50, note=note)
 
 
 if __name__ == "__main__":
