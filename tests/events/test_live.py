@@ -12,7 +12,7 @@ import websockets
 from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 
-from shopfloor.events import live
+from shopfloor.events import live, log
 from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Stored
 from shopfloor.events.log import Filters
@@ -90,6 +90,17 @@ async def test_a_client_resumes_after_a_position(app: FastAPI, address: str) -> 
         seen = await events(client, 10)
     async with watching(app, address, f"?after={seen[3]['position']}") as client:
         assert [e["seq"] for e in await events(client, 6)] == [5, 6, 7, 8, 9, 10]
+
+
+async def test_a_client_that_is_ahead_of_an_idle_hub_sees_nothing_again(app: FastAPI) -> None:
+    """It read history while nobody listened, then listens from there: only what is newer comes."""
+    await post(app, "sb-1", 1, 2, 3)
+    async with app.state.database.reading() as session:
+        known = await log.end(session)
+    async with app.state.hub.subscribe(Filters(), known) as subscription:
+        first = await subscription.take(0.2)
+        await post(app, "sb-1", 4)
+        assert [event.position > known for event in first or await subscription.take(30)] == [True]
 
 
 async def test_replay_turns_into_live_without_gap_or_repetition_while_writing(app: FastAPI, address: str) -> None:

@@ -89,6 +89,8 @@ class Subscription:
 
     def offer(self, event: Published) -> None:
         """Called by the hub for each event that passes the filter."""
+        if event.position <= self.position:  # it asked for a place that the hub, idle until now, had not read up to
+            return
         if len(self._items) < self._limit and self._bytes < QUEUE_BYTES:
             self._items.append(event)
             self._bytes += event.size
