@@ -13,7 +13,7 @@ from shopfloor.forges import routes
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import http
 from shopfloor.kit.db import Database
-from tests.forges.support import Tripwire, bare, repository
+from tests.forges.support import Sandbox, Tripwire, bare, repository
 from tests.support import git_http
 
 PROTOCOLS = frozenset({"https", "http", "file"})
@@ -63,3 +63,10 @@ async def client(database: Database, house: Repositories) -> AsyncIterator[httpx
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/api/v1", timeout=60) as opened:
         yield opened
+
+
+@pytest.fixture
+async def box(house: Repositories, origin: Path, place: Path) -> Sandbox:
+    """A sandbox over the honest origin, in the hands of a hostile agent."""
+    base = await house.resolve(str(origin))
+    return Sandbox(await house.golden(str(origin), base.commit), place / "sandbox")

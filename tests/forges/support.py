@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from shopfloor.forges.service import Repositories
 from tests.support.platform import git
 
 FIRST = {"README.md": "# Sample\n", "app.py": "print('hello')\n", "pakét/ünï code.txt": "ja\n"}
@@ -84,3 +85,26 @@ class Tripwire:
     @property
     def fired(self) -> bool:
         return self.mark.exists()
+
+
+def blob(repo: Path, text: str) -> str:
+    return raw(repo, "hash-object", "-w", "--no-filters", "--stdin", stdin=f"{text}\n".encode())
+
+
+def secret(place: Path) -> Path:
+    """Another tenant's repository."""
+    repo = repository(place / "tenant two", {"secret.txt": "TENANT-TWO\n"})
+    commit(repo, "TENANT-TWO")
+    return repo
+
+
+def holds(repo: Path, commit: str) -> bool:
+    return subprocess.run(["git", "cat-file", "-e", commit], cwd=repo, check=False, capture_output=True).returncode == 0
+
+
+async def sandbox(house: Repositories, origin: Path, order_id: str = "wo-1") -> Sandbox:
+    """An order's sandbox, prepared as the product does it."""
+    base = await house.resolve(str(origin))
+    ground = await house.golden(str(origin), base.commit)
+    await house.pin(str(origin), ground, f"local-{order_id}-1")
+    return Sandbox(ground, house.root.parent / f"sandbox {order_id}", order_id)

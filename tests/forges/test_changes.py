@@ -38,12 +38,6 @@ async def deliver(house: Repositories, database: Database, box: Sandbox, origin:
 
 
 @pytest.fixture
-async def box(house: Repositories, origin: Path, place: Path) -> Sandbox:
-    base = await house.resolve(str(origin))
-    return Sandbox(await house.golden(str(origin), base.commit), place / "sandbox")
-
-
-@pytest.fixture
 async def change(house: Repositories, database: Database, box: Sandbox, origin: Path) -> Change:
     return await deliver(house, database, box, origin, {"new.txt": "new\n"})
 
