@@ -5,12 +5,12 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from shopfloor.kit.errors import Malformed, NotFound, Unavailable
-from shopfloor.sandboxes.adapters import _client, _folder
+from shopfloor.sandboxes.adapters import _client, _folder, _limits
 from shopfloor.sandboxes.adapters._keeper import plan
 from shopfloor.sandboxes.adapters._keeper.plan import GatePlan, Plan
 from shopfloor.sandboxes.adapters._spawn import Spawner
@@ -48,8 +48,11 @@ class Kept:
         """What the keeper is to do; raises when the spec cannot be met."""
         raise NotImplementedError
 
-    async def furnish(self, spec: SandboxSpec, folder: Path) -> None:
-        """Make the workspace; called again after a crash, so it starts by clearing what is there."""
+    async def furnish(self, spec: SandboxSpec, folder: Path, lock: int) -> None:
+        """Make the workspace; called again after a crash, so it starts by clearing what is there.
+
+        Programs it starts inherit `lock`: what a killed server left at work counts as its creation until it is done.
+        """
 
     async def unfurnish(self, folder: Path, found: Plan) -> None:
         """Forget the workspace wherever else it is known, after its folder is gone."""
@@ -61,12 +64,13 @@ class Kept:
         folder = self._folder(spec.sandbox_id)
         plan = await asyncio.to_thread(self.plan, spec, folder)
         # Not in a thread: when this task is cancelled, the lock must not stay with a thread whose answer nobody takes.
-        lock = _folder.claim(folder, plan, spec.lease_seconds)
-        if lock is None:
-            return await self._attach(spec.sandbox_id)
+        while (lock := _folder.claim(folder, plan, spec.lease_seconds)) is None:
+            if _folder.was_started(folder):
+                return await self._attach(spec.sandbox_id)
+            await asyncio.sleep(0.01)  # another creator is at it, or what it left at work when it died
         try:
             try:
-                await self.furnish(spec, folder)
+                await self.furnish(spec, folder, lock)
                 started = await self._spawner.start(folder, lock)
             finally:
                 os.close(lock)
@@ -81,10 +85,6 @@ class Kept:
         return info
 
     async def _attach(self, sandbox_id: str) -> SandboxInfo:
-        """Another creator may still be at it: wait until the sandbox runs or its creator is gone."""
-        folder = self._folder(sandbox_id)
-        while not _folder.was_started(folder) and (info := await self.get(sandbox_id)) and info.life is Life.RUNNING:  # noqa: ASYNC110 -- another process's doing
-            await asyncio.sleep(0.01)
         info = await self.get(sandbox_id)
         if info is None:
             raise SandboxDidNotStart("the sandbox was removed while it was made")
@@ -108,8 +108,11 @@ class Kept:
 
     async def list(self) -> list[SandboxInfo]:
         """Every sandbox; what interrupted work left behind is removed on the way."""
-        folders = await _folder.reap(self.root)
-        return [info for info in map(_folder.info, folders) if info]
+        return [info for info in map(_folder.info, await self._reap()) if info]
+
+    async def _reap(self) -> Sequence[Path]:
+        await asyncio.to_thread(_limits.reap, self.root)
+        return await _folder.reap(self.root)
 
     async def renew(self, sandbox_id: str, lease_seconds: float) -> None:
         """Push the end of its lease to `lease_seconds` from now."""
@@ -174,7 +177,7 @@ class Kept:
 
     async def destroy(self, sandbox_id: str) -> None:
         """End the sandbox if it runs and remove everything of it but the `writable` folders."""
-        await _folder.reap(self.root)
+        await self._reap()
         try:
             folder = self._folder(sandbox_id)
             found = plan.load(str(folder))

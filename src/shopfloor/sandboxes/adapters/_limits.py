@@ -6,10 +6,12 @@ from functools import cache
 from pathlib import Path
 
 from shopfloor.kit import ids
+from shopfloor.sandboxes.adapters._keeper.cgroups import remove
 from shopfloor.sandboxes.adapters._keeper.plan import Cgroup
 from shopfloor.sandboxes.port import Limits
 
 CGROUPS = Path("/sys/fs/cgroup")
+PREFIX = "shopfloor-"
 
 
 def _own(controller: str) -> Path | None:
@@ -51,16 +53,28 @@ def parents() -> dict[str, Path]:
 
 def cgroups(folder: Path, limits: Limits) -> list[Cgroup]:
     """The groups for the sandbox in `folder`; empty where the host allows none."""
-    name = f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
     groups: dict[str, dict[str, str]] = {}
     for controller, place in parents().items():
-        settings = groups.setdefault(str(place / f"shopfloor-{name}"), {})
+        settings = groups.setdefault(str(place / _name(folder)), {})
         second = os.path.exists(place / "cgroup.controllers")
         if controller == "pids":
             settings["pids.max"] = str(limits.processes)
         else:
             settings["memory.max" if second else "memory.limit_in_bytes"] = str(limits.memory)
     return [Cgroup(path=path, settings=settings) for path, settings in groups.items()]
+
+
+def _name(folder: Path) -> str:
+    return f"{PREFIX}{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+
+
+def reap(root: Path) -> None:
+    """Remove the groups of sandboxes below `root` whose folder is gone, by whatever hand."""
+    for place in set(parents().values()):
+        for group in place.glob(f"{PREFIX}*"):
+            folder = root / group.name.removeprefix(PREFIX).rpartition("-")[0]
+            if group.name == _name(folder) and not folder.exists():
+                remove([Cgroup(path=str(group), settings={})], patience=1)
 
 
 def in_force(*, isolated: bool) -> dict[str, str]:

@@ -93,7 +93,7 @@ class Plain(Kept):
             cgroups=_limits.cgroups(folder, spec.limits),
         )
 
-    async def furnish(self, spec: SandboxSpec, folder: Path) -> None:
+    async def furnish(self, spec: SandboxSpec, folder: Path, lock: int) -> None:
         """Its folders, and the code."""
         workspace = folder / plans.WORKSPACE
         if workspace.exists():
@@ -103,8 +103,8 @@ class Plain(Kept):
         if spec.checkout is None:
             workspace.mkdir()
         else:
-            await self.check_out(spec, workspace)
+            await self.check_out(spec, workspace, lock)
 
-    async def check_out(self, spec: SandboxSpec, workspace: Path) -> None:
+    async def check_out(self, spec: SandboxSpec, workspace: Path, lock: int) -> None:
         """Put the code into `workspace`."""
         raise NotImplementedError

@@ -22,12 +22,12 @@ class GitBranch(Plain):
     name = "git_branch"
     workspace = Workspace.BRANCH
 
-    async def check_out(self, spec: SandboxSpec, workspace: Path) -> None:
+    async def check_out(self, spec: SandboxSpec, workspace: Path, lock: int) -> None:
         """Copy the golden checkout, repository and all: it never changes, so no lock is needed, and nothing is shared with it."""
         assert spec.checkout
         copy = ("cp", "-a", "--no-preserve=ownership", "--reflink=auto", "--")
         process = await asyncio.create_subprocess_exec(
-            *copy, str(spec.checkout.golden), str(workspace), stderr=asyncio.subprocess.PIPE
+            *copy, str(spec.checkout.golden), str(workspace), stderr=asyncio.subprocess.PIPE, pass_fds=(lock,)
         )
         _, complaint = await process.communicate()
         if process.returncode:

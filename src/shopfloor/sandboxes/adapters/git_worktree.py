@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from shopfloor.kit import git
+from shopfloor.sandboxes.adapters import _folder
 from shopfloor.sandboxes.adapters._keeper.plan import Plan
 from shopfloor.sandboxes.adapters._kept import SandboxDidNotStart
 from shopfloor.sandboxes.adapters._plain import Config, Plain
@@ -46,43 +47,51 @@ class GitWorktree(Plain):
         """The repository of the worktrees. Not the mirror itself: its next fetch would prune the branches that hold the work."""
         return self.root / SHARED / f"{hashlib.sha256(os.fsencode(mirror)).hexdigest()[:32]}.git"
 
-    async def check_out(self, spec: SandboxSpec, workspace: Path) -> None:
+    async def check_out(self, spec: SandboxSpec, workspace: Path, lock: int) -> None:
         """Register under the repository's lock, write the files outside it."""
         assert spec.checkout
         code = spec.checkout
         shared = self._shared(code.mirror)
-        async with _locked(shared):
-            await _make(shared, code)
-            await git.run("worktree", "prune", "--expire=now", git_dir=shared)
+        async with _locked(shared) as alone:
+            held = (alone, lock)
+            await _make(shared, code, held)
+            await git.run("worktree", "prune", "--expire=now", git_dir=shared, keep_open=held)
             what = ("-q", "--no-checkout", "-B", code.branch, str(workspace), code.base_commit)
-            await git.run("worktree", "add", *what, git_dir=shared)
+            await git.run("worktree", "add", *what, git_dir=shared, keep_open=held)
         async with self._cores:
             # Nothing but git has written there yet.
-            await git.run("reset", "-q", "--hard", cwd=workspace, timeout=CHECKOUT_TIMEOUT)
+            await git.run("reset", "-q", "--hard", cwd=workspace, timeout=CHECKOUT_TIMEOUT, keep_open=(lock,))
 
     async def unfurnish(self, folder: Path, found: Plan) -> None:  # noqa: ARG002 -- git sees itself that it is gone
         """Take the worktree off the list; its branch stays, it holds the work."""
         shared = Path(found.lower)
         if found.lower and shared.exists():
-            async with _locked(shared):
-                await git.run("worktree", "prune", "--expire=now", git_dir=shared)
+            async with _locked(shared) as alone:
+                await git.run("worktree", "prune", "--expire=now", git_dir=shared, keep_open=(alone,))
 
 
-async def _make(shared: Path, code: Checkout) -> None:
-    """A bare repository that borrows the mirror's objects."""
-    if (shared / "HEAD").exists():
+async def _make(shared: Path, code: Checkout, held: tuple[int, ...]) -> None:
+    """A bare repository that borrows the mirror's objects; it appears whole or not at all."""
+    if shared.exists():
         return
     if not (code.mirror / "objects").is_dir():
         raise SandboxDidNotStart(f"there is no repository at {code.mirror}")
-    kind = "sha256" if len(code.base_commit) == 64 else "sha1"
-    await git.run("init", "-q", "--bare", "--template=", f"--object-format={kind}", "-b", "main", str(shared))
-    (shared / "objects" / "info").mkdir(exist_ok=True)
-    (shared / "objects" / "info" / "alternates").write_text(f"{code.mirror / 'objects'}\n")
+    fresh = shared.with_suffix(".new")
+    if fresh.exists():
+        await _folder.delete(fresh)
+    kind = f"--object-format={'sha256' if len(code.base_commit) == 64 else 'sha1'}"
+    await git.run("init", "-q", "--bare", "--template=", kind, "-b", "main", str(fresh), keep_open=held)
+    (fresh / "objects" / "info").mkdir(exist_ok=True)
+    (fresh / "objects" / "info" / "alternates").write_text(f"{code.mirror / 'objects'}\n")
+    fresh.rename(shared)
 
 
 @contextlib.asynccontextmanager
-async def _locked(shared: Path) -> AsyncIterator[None]:
-    """Alone with the list of worktrees: git is not safe against itself there, between processes neither."""
+async def _locked(shared: Path) -> AsyncIterator[int]:
+    """Alone with the list of worktrees: git is not safe against itself there, between processes neither.
+
+    Answers the open lock, for git to inherit: it may outlive a killed server.
+    """
     shared.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(shared.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -92,6 +101,6 @@ async def _locked(shared: Path) -> AsyncIterator[None]:
                 break
             except BlockingIOError:
                 await asyncio.sleep(0.01)
-        yield
+        yield handle
     finally:
         os.close(handle)

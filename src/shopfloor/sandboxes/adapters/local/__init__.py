@@ -103,7 +103,7 @@ class Local(Kept):
             owner=self.owner,
         )
 
-    async def furnish(self, spec: SandboxSpec, folder: Path) -> None:
+    async def furnish(self, spec: SandboxSpec, folder: Path, lock: int) -> None:  # noqa: ARG002 -- starts no program
         """The layers of the overlay, owned by whoever writes them, and the branch."""
         for part in ("", "upper", "work"):
             place = folder / plans.OVERLAY / part
