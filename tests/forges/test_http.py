@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from shopfloor.forges.mirrors import mirror
 from shopfloor.forges.mirrors.mirror import AccessDenied, RepositoryNotFound, RepositoryNotReached
 from shopfloor.forges.mirrors.pushing import PushFailed, WriteDenied
 from shopfloor.forges.rules import Address
 from shopfloor.forges.service import Repositories
+from shopfloor.kit import git as git_kit
 from shopfloor.kit.git import Credential
 from tests.forges.conftest import PROTOCOLS
 from tests.forges.support import Sandbox
@@ -159,3 +161,9 @@ async def test_the_token_is_written_to_no_file(keyed: Repositories, server: git_
     written = [p for p in (place / "repositories").rglob("*") if p.is_file()]
     needles = (b"token-1", b"eC1hY2Nlc3MtdG9rZW46dG9rZW4tMQ==")
     assert not [p for p in written if any(needle in p.read_bytes() for needle in needles)]
+
+
+@pytest.mark.parametrize("port", [40103, 40303, 14041])
+def test_a_number_in_an_address_is_no_status(port: int) -> None:
+    said = f"fatal: unable to access 'http://127.0.0.1:{port}/x/': Failed to connect"
+    assert isinstance(mirror.unreachable(git_kit.GitFailed("git fetch: x", stderr=said)), RepositoryNotReached)

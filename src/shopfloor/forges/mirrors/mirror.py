@@ -103,10 +103,19 @@ def unreachable(error: git.GitFailed) -> Exception:
     """What git's complaint about an origin means."""
     said = error.stderr.lower()
     detail = error.message.partition(": ")[2]
-    denied = ("could not read username", "authentication failed", "403", "401", "permission denied", "askpass")
+    denied = (
+        "could not read username",
+        "authentication failed",
+        "error: 403",
+        "error: 401",
+        "permission denied",
+        "askpass",
+    )
     if any(sign in said for sign in denied):
         return AccessDenied(f"access denied: {detail}")
-    if any(sign in said for sign in ("not found", "does not appear to be a git repository", "does not exist", "404")):
+    if any(
+        sign in said for sign in ("not found", "does not appear to be a git repository", "does not exist", "error: 404")
+    ):
         return RepositoryNotFound(f"no such repository: {detail}")
     return RepositoryNotReached(detail, hint=git.hint_for(error.stderr))
 

@@ -122,7 +122,7 @@ def refusal(error: git.GitFailed | git.GitTimedOut, branch: str, place: Place | 
         return BranchMoved(f"{branch} was changed at the origin in the meantime")
     if any(sign in said for sign in ("protected branch", "hook declined", "gh006", "gh013", "prohibited")):
         return BranchProtected(f"the origin refuses to change {branch}", stderr=error.stderr[:2000])
-    if any(sign in said for sign in ("403", "write access", "permission denied", "insufficient permission")):
+    if any(sign in said for sign in ("error: 403", "write access", "permission denied", "insufficient permission")):
         return WriteDenied(f"no write access to {where}")
     translated = unreachable(error)
     if isinstance(translated, AccessDenied | RepositoryNotFound):
