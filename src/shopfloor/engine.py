@@ -26,5 +26,4 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await background.close()
-        await engine.close()
         logger.info("engine_stopped", engine_id=engine.id)

@@ -60,7 +60,7 @@ class Engine:
             serializer=DBOSPortableJSON,
             log_level="ERROR",
             sys_db_idle_transaction_timeout_sec=max(1.0, lease_seconds - 1),
-            notification_listener_polling_interval_sec=1.0,
+            notification_listener_polling_interval_sec=10.0,
             max_executor_threads=8,
             use_listen_notify=False,
         )
@@ -132,9 +132,6 @@ class Engine:
         async with self.database.transaction() as session:
             await session.execute(sa.delete(EngineRow).where(EngineRow.id.in_(engines), EngineRow.id != self.id))
 
-    async def close(self) -> None:
-        """Stop taking work and leave what runs to whoever adopts it."""
-        await asyncio.to_thread(self._dbos.destroy, workflow_completion_timeout_sec=0)
 
 
 def _sync_url(database: Database) -> str:

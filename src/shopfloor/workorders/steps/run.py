@@ -20,6 +20,8 @@ logger = log.get(__name__)
 SLICE_SECONDS = 60.0
 """One durable step watches for so long; the workflow repeats it."""
 TICK_SECONDS = 1.0
+RECONNECT_SECONDS = 6.0
+"""A worker that lost the server tries again at most five seconds apart."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ async def _end(tools: Tools, seen: Glance, gone_for: int) -> tuple[AttemptState,
     if seen.running_seconds > seen.order.timeout_seconds:
         return AttemptState.FAILED, f"ran longer than the {seen.order.timeout_seconds:.0f} s allowed"
     interval = tools.settings.heartbeat_seconds
-    silent = min(seen.silent_seconds, time.monotonic() - tools.began)
+    listening = max(0.0, time.monotonic() - tools.began - RECONNECT_SECONDS)
+    silent = min(seen.silent_seconds, listening)
     count = min(3, missed(silent, interval))
     if count != seen.sandbox.missed_heartbeats:
         await tools.sandboxes.note_silence(seen.sandbox.sandbox_id, count)
