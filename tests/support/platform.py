@@ -1,5 +1,6 @@
 """The real platform as processes of its own, for journeys: start it, talk HTTP to it, kill it, start it again."""
 
+import asyncio
 import json
 import os
 import secrets
@@ -16,6 +17,9 @@ from typing import Any
 
 import httpx
 
+from shopfloor.kit import plugins
+
+ADAPTERS = "shopfloor.sandboxes.adapters"
 GENEROUS = 120.0
 """Seconds: these machines are shared and noisy."""
 
@@ -113,9 +117,17 @@ class Platform:
         """End everything, sandboxes included."""
         for name in list(self.processes):
             self.kill(name)
-        for keeper in self.keepers():
-            os.kill(keeper, signal.SIGKILL)
+        asyncio.run(self._remove_sandboxes())
         self.client.close()
+
+    async def _remove_sandboxes(self) -> None:
+        for name in plugins.names(ADAPTERS):
+            root = self.data / "sandboxes" / name
+            if root.exists():
+                module = plugins.load(ADAPTERS, name)
+                adapter = module.create(root, module.Config())
+                for found in await adapter.list():
+                    await adapter.destroy(found.sandbox_id)
 
     def signal_inside(self, mark: bytes, number: int) -> int:
         """Send a signal to processes inside the sandboxes; answers how many there were."""

@@ -133,7 +133,6 @@ class Engine:
             await session.execute(sa.delete(EngineRow).where(EngineRow.id.in_(engines), EngineRow.id != self.id))
 
 
-
 def _sync_url(database: Database) -> str:
     driver = "sqlite" if database.sqlite else "postgresql+psycopg"
     return database.url.set(drivername=driver).render_as_string(hide_password=False)

@@ -9,6 +9,8 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, PlainSerializer
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -71,6 +73,14 @@ def install_problems(app: FastAPI) -> None:
         code = codes.get(error.status_code, f"http_{error.status_code}")
         return problem_response(
             _plain(error.status_code, code, str(error.detail), "See /openapi.json for what exists.")
+        )
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(PoolTimeout)
+    async def _database(request: Request, error: Exception) -> Response:
+        logger.error("database_failed", path=request.url.path, method=request.method, exc_info=error)
+        return problem_response(
+            _plain(503, "database_unavailable", "The database did not do this.", "Try again; nothing was half done.")
         )
 
     @app.exception_handler(Exception)
