@@ -75,6 +75,12 @@ def install_problems(app: FastAPI) -> None:
             _plain(error.status_code, code, str(error.detail), "See /openapi.json for what exists.")
         )
 
+    _install_failures(app)
+
+
+def _install_failures(app: FastAPI) -> None:
+    """What is nobody's wish: the database away, and everything unforeseen."""
+
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
     async def _database(request: Request, error: Exception) -> Response:
