@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, PlainSerializer
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -81,7 +81,8 @@ def install_problems(app: FastAPI) -> None:
 def _install_failures(app: FastAPI) -> None:
     """What is nobody's wish: the database away, and everything unforeseen."""
 
-    @app.exception_handler(DBAPIError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)
     async def _database(request: Request, error: Exception) -> Response:
         logger.error("database_failed", path=request.url.path, method=request.method, exc_info=error)
