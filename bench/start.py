@@ -70,7 +70,7 @@ def _bare(place: Path, golden: Path, worker: Path) -> float:
         str(worker),
         "/w.pyz",
     ]
-    program = ["python3", "-I", "/w.pyz", "--script-agent", "/in/job.json"]
+    program = ["python3", "-I", "-S", "/w.pyz", "--script-agent", "/in/job.json"]
     command = [
         str(found.program),
         "--unshare-all",

@@ -25,10 +25,10 @@ class Agent:
         self.session_id: "Optional[str]" = f"script-{job['attempt_id']}"
 
     def command(self) -> "list[str]":
-        """`python3 -I worker.pyz --script-agent JOB`."""
+        """`python3 -I -S worker.pyz --script-agent JOB`."""
         own = os.path.abspath(sys.argv[0])
         program = [own] if own.endswith(".pyz") else ["-m", "shopfloor_worker"]
-        isolated = ["-I"] if own.endswith(".pyz") else []
+        isolated = ["-I", "-S"] if own.endswith(".pyz") else []
         return [sys.executable, *isolated, *program, "--script-agent", os.path.abspath(sys.argv[1])]
 
     def environment(self) -> "dict[str, str]":

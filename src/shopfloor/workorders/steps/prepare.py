@@ -80,7 +80,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
             base_commit=order.base_commit,
             branch=order.git_branch_name,
         ),
-        argv=("python3", "-I", WORKER, "/in/job.json"),
+        argv=("python3", "-I", "-S", WORKER, "/in/job.json"),
         env=agents.environment(profile),
         read_only={
             "/in": inbox,
