@@ -18,6 +18,7 @@ from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus
 from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.bury import bury
 from shopfloor.workorders.steps.conclude import conclude
 from shopfloor.workorders.steps.deliver import deliver
 from shopfloor.workorders.steps.prepare import prepare
@@ -194,11 +195,18 @@ class Jobs:
         while True:
             await asyncio.sleep(self.engine.lease_seconds / 5)
             await self._adopt()
+            await bury(self.tools, silent_seconds=2 * self.engine.lease_seconds)
 
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(60)
             await self.tools.sandboxes.reap()
+            for url in await self._repositories():
+                await self.tools.repositories.evict(url)
+
+    async def _repositories(self) -> list[str]:
+        async with self.tools.database.reading() as session:
+            return list(await session.scalars(sa.select(WorkOrder.repository_url).distinct()))
 
     async def _react(self) -> None:
         """Keep orders' phase and conversation up to date from the facts, and wake whoever waits for them."""

@@ -1,0 +1,36 @@
+"""When a whole host is gone: its attempts are lost, and their orders go on elsewhere. Only with PostgreSQL and several hosts."""
+
+import sqlalchemy as sa
+
+from shopfloor.kit import log
+from shopfloor.kit.db import Session, db_time
+from shopfloor.kit.engine import EngineRow
+from shopfloor.sandboxes.models import SandboxRow
+from shopfloor.workorders.models import Attempt
+from shopfloor.workorders.rules import AttemptState
+from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.conclude import conclude
+from shopfloor.workorders.steps.run import finish
+
+logger = log.get(__name__)
+
+
+async def bury(tools: Tools, *, silent_seconds: float) -> None:
+    """Give up the attempts of hosts without a living engine. Their sandboxes, should they still run, are fenced by their number."""
+    async with tools.database.reading() as session:
+        abandoned = await _abandoned(session, tools.sandboxes.host_id, silent_seconds)
+    for attempt_id, host_id in abandoned:
+        reason = f"its host {host_id} has had no living engine for {silent_seconds:.0f} s"
+        await finish(tools, attempt_id, AttemptState.LOST, reason)
+        await conclude(tools, attempt_id)
+        logger.warning("attempt_of_dead_host_ended", attempt_id=attempt_id, host_id=host_id)
+
+
+async def _abandoned(session: Session, here: str, silent_seconds: float) -> list[tuple[str, str]]:
+    living = sa.exists().where(EngineRow.host_id == SandboxRow.host_id, EngineRow.seen_at > db_time(-silent_seconds))
+    query = (
+        sa.select(Attempt.attempt_id, SandboxRow.host_id)
+        .join(SandboxRow, SandboxRow.sandbox_id == Attempt.sandbox_id)
+        .where(Attempt.concluded.is_(False), SandboxRow.host_id != here, ~living)
+    )
+    return [(row[0], row[1]) for row in await session.execute(query)]

@@ -1,0 +1,48 @@
+"""PostgreSQL, two hosts: when one dies with everything on it, the other takes its orders over with new sandboxes."""
+
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.support import postgres
+from tests.support.platform import Platform, folder, sample_repository, until
+
+LONG = [{"say": "working"}, {"if_attempt": 1, "delay": 120}, {"write": {"path": "done.txt", "content": "yes\n"}}]
+
+
+@pytest.fixture
+def hosts(postgres_folder: str) -> Iterator[tuple[Platform, Platform]]:
+    url = postgres.new_database(postgres_folder, f"t{uuid.uuid4().hex}")
+    with folder() as first, folder() as second:
+        houses = tuple(Platform(place, database_url=url, engine_lease_seconds=2) for place in (first, second))
+        try:
+            houses[0].start()
+            yield houses[0], houses[1]
+        finally:
+            for house in houses:
+                house.close()
+
+
+def test_orders_of_a_dead_host_go_on_at_another(hosts: tuple[Platform, Platform]) -> None:
+    first, second = hosts
+    order_id = first.order(sample_repository(first.folder), LONG, workflow_type="build")
+    until(lambda: any(e["event"] == "agent.message" for e in first.events(order_id)), what="the agent to speak")
+    second.start()
+    victims = [*first.keepers(), *first.inside(b"")]
+    first.kill()
+    for pid in victims:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    until(lambda: second.show(order_id)["attempts"] == 2, limit=30, what="the second attempt")
+    order = second.finished(order_id)
+    assert order["status"] == "completed", order["reason"]
+    with psycopg.connect(str(second.settings["database_url"])) as connection:
+        found = connection.execute("SELECT state, reason FROM attempts ORDER BY number").fetchall()
+    assert [row[0] for row in found] == ["lost", "done"]
+    assert "host" in str(found[0][1])
