@@ -107,13 +107,16 @@ def local_git_dir(path: str) -> Path:
 
 
 def _links(git_dir: Path) -> Iterator[str]:
-    """Every symbolic link that git would follow when it serves the repository."""
-    with os.scandir(git_dir) as entries:
-        top = list(entries)
-    yield from (entry.path for entry in top if entry.is_symlink())
-    for name in ("objects", "refs"):
-        for folder, folders, files in os.walk(git_dir / name):
-            yield from (p for n in (*folders, *files) if os.path.islink(p := os.path.join(folder, n)))
+    """Every symbolic link that git would follow when it serves the repository. The folders say what is a link: nothing is asked twice."""
+    waiting = [git_dir]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    yield entry.path
+                elif entry.is_dir(follow_symlinks=False) and (folder != git_dir or entry.name in {"objects", "refs"}):
+                    waiting.append(Path(entry.path))
 
 
 def _check_alternates(git_dir: Path, objects: Path, depth: int = 0) -> None:
