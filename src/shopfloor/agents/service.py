@@ -290,8 +290,7 @@ def commands(files: Mapping[str, str]) -> dict[str, Command]:
 
     A file that is no usable command raises BadCommand when it stands for a shipped one and is left out otherwise.
     """
-    shipped = importlib.resources.files("shopfloor.agents") / "commands"
-    found = {name: parse_command(name, (shipped / f"{name}.md").read_text(), "shipped") for name in rules.SHIPPED}
+    found = dict(_shipped())
     for file, text in files.items():
         name = file.removesuffix(".md").lstrip("/")
         try:
@@ -301,6 +300,12 @@ def commands(files: Mapping[str, str]) -> dict[str, Command]:
                 raise
             logger.warning("agent_command_skipped", command=name[:60], reason=error.message)
     return found
+
+
+@functools.cache
+def _shipped() -> dict[str, Command]:
+    folder = importlib.resources.files("shopfloor.agents") / "commands"
+    return {name: parse_command(name, (folder / f"{name}.md").read_text(), "shipped") for name in rules.SHIPPED}
 
 
 def parse_command(name: str, text: str, source: str) -> Command:

@@ -49,6 +49,7 @@ class Repositories:
         self.credentials = credentials
         self._places: dict[str, Place] = {}
         self._synced: dict[str, tuple[float, Refs]] = {}
+        self._commands: dict[tuple[str, str], dict[str, str]] = {}
         self._progress: dict[tuple[str, str, str], GitProgress] = {}
 
     def place(self, url: str) -> Place:
@@ -143,7 +144,13 @@ class Repositories:
 
     async def commands(self, url: str, commit: str) -> dict[str, str]:
         """The repository's own `.claude/commands/*.md` at a commit: name -> text."""
-        return await reading.commands(self.place(url), commit)
+        place = self.place(url)
+        key = (place.address.url, commit)
+        if key not in self._commands:
+            if len(self._commands) >= 64:
+                self._commands.clear()
+            self._commands[key] = await reading.commands(place, commit)
+        return self._commands[key]
 
     async def read_file(self, url: str, commit: str, path: str) -> bytes:
         """A regular file at a commit, read from git, links not followed."""

@@ -14,7 +14,7 @@ from shopfloor.kit.db import Database, Session, db_time
 from shopfloor.kit.errors import Conflict, Misconfigured
 from shopfloor.sandboxes import queries
 from shopfloor.sandboxes.models import SandboxRow
-from shopfloor.sandboxes.port import Adapter, Finding, SandboxInfo, SandboxSpec
+from shopfloor.sandboxes.port import Adapter, Capabilities, Finding, SandboxInfo, SandboxSpec
 from shopfloor.sandboxes.rules import LIFE, LIVE, SandboxState, verdict
 
 logger = log.get(__name__)
@@ -89,26 +89,27 @@ class Sandboxes:
         await self._tell(session, row, "", SandboxState.PENDING, "")
         return row
 
-    async def start(self, sandbox_id: str, spec: SandboxSpec) -> SandboxInfo:
-        """Create and start a reserved sandbox, or re-attach to it. Raises what the adapter raises, with the row FAILED."""
-        async with self.database.transaction() as session:
-            row = await queries.get(session, sandbox_id)
-            if row.state == SandboxState.PENDING:
-                await self._move(session, row, SandboxState.CREATING)
-        adapter = self.adapter(row.sandbox_type)
+    async def begin(self, session: Session, sandbox_id: str) -> None:
+        """Say that a reserved sandbox is being created."""
+        row = await queries.get(session, sandbox_id)
+        if row.state == SandboxState.PENDING:
+            await self._move(session, row, SandboxState.CREATING)
+
+    async def start(self, sandbox_type: str, spec: SandboxSpec) -> None:
+        """Create and start a sandbox that was begun, or re-attach to it. Raises what the adapter raises, with the row FAILED."""
         try:
-            info = await adapter.create(spec)
-            capabilities = asdict(await adapter.capabilities())
+            await self.adapter(sandbox_type).create(spec)
         except Exception as error:
-            await self.move(sandbox_id, SandboxState.FAILED, reason=str(error))
+            await self.move(spec.sandbox_id, SandboxState.FAILED, reason=str(error))
             raise
-        async with self.database.transaction() as session:
-            row = await queries.get(session, sandbox_id)
-            if row.state == SandboxState.CREATING:
-                row.capabilities = capabilities
-                row.started_at = cast("Any", db_time())
-                await self._move(session, row, SandboxState.RUNNING)
-        return info
+
+    async def started(self, session: Session, sandbox_id: str, capabilities: Capabilities) -> None:
+        """Say that a sandbox that was begun runs now."""
+        row = await queries.get(session, sandbox_id)
+        if row.state == SandboxState.CREATING:
+            row.capabilities = asdict(capabilities)
+            row.started_at = cast("Any", db_time())
+            await self._move(session, row, SandboxState.RUNNING)
 
     async def move(self, sandbox_id: str, to: SandboxState, *, reason: str = "") -> bool:
         """Move the sandbox on in its life if that is allowed from where it is; answers whether it was."""

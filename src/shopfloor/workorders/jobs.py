@@ -1,6 +1,7 @@
 """The doors of the engine: the durable workflow of an attempt, the loops that claim, adopt and reap, the reactions to facts."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.bury import bury
 from shopfloor.workorders.steps.conclude import conclude
 from shopfloor.workorders.steps.deliver import deliver
-from shopfloor.workorders.steps.prepare import prepare
+from shopfloor.workorders.steps.prepare import look_ahead, prepare
 from shopfloor.workorders.steps.run import finish, watch
 
 logger = log.get(__name__)
@@ -131,28 +132,36 @@ class Jobs:
         pause = 5.0 if self.tools.database.sqlite else 1.0
         while True:
             self.tools.claimable.clear()
-            while attempt := await self._claim_one():
+            attempt = await self._claim_one()
+            if attempt:
                 await self.engine.start(WORKFLOW, attempt.attempt_id)
+            wait = await self._next_due()
+            if attempt and wait <= 0:
+                continue
             try:
-                await asyncio.wait_for(self.tools.claimable.wait(), min(pause, await self._next_due(pause)))
+                await asyncio.wait_for(self.tools.claimable.wait(), min(pause, wait) if wait > 0 else pause)
             except TimeoutError:
                 continue
 
     async def _claim_one(self) -> Attempt | None:
         async with self.tools.database.transaction() as session:
-            return await service.claim(session, self.tools.sandboxes, self.engine.id)
+            attempt = await service.claim(session, self.tools.sandboxes, self.engine.id)
+            order = await session.get_one(WorkOrder, attempt.work_order_id) if attempt else None
+        if order:
+            look_ahead(self.tools, order)
+        return attempt
 
-    async def _next_due(self, longest: float) -> float:
-        """Seconds until a waiting order becomes due."""
+    async def _next_due(self) -> float:
+        """Seconds until a waiting order becomes due; 0 when one is."""
         async with self.tools.database.reading() as session:
             earliest = await session.scalar(
                 sa.select(sa.func.min(WorkOrder.not_before)).where(WorkOrder.status == OrderStatus.PENDING)
             )
             here = await queries.moment(session)
         if earliest is None:
-            return longest
+            return math.inf
         wait = (earliest - here).total_seconds()
-        return max(0.05, wait) if wait > 0 else longest
+        return max(0.05, wait) if wait > 0 else 0.0
 
     async def _adopt(self) -> None:
         """Continue every unfinished attempt whose engine is dead, or that was claimed and never started."""
@@ -222,7 +231,7 @@ class Jobs:
                     if event.event_type in REFRESHING:
                         await self._refresh(event.work_order_id)
                     self.tools.tell(event.work_order_id)
-                if event.event_type == "work_order.status_changed":
+                if event.event_type == "work_order.status_changed" and event.payload["after"] != OrderStatus.RUNNING:
                     self.tools.claimable.set()
 
     async def _refresh(self, order_id: str) -> None:

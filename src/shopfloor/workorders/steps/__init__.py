@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from shopfloor.events.bus import Hub
+from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.service import Repositories
 from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
@@ -29,6 +30,8 @@ class Tools:
     """Set when an order may have become claimable."""
     news: dict[str, asyncio.Event] = field(default_factory=dict)
     """Work order id -> set when something happened to it."""
+    bases: dict[str, asyncio.Task[Base]] = field(default_factory=dict)
+    """Work order id -> the look for its base, begun when it was claimed, until `prepare` takes it."""
 
     def tell(self, order_id: str) -> None:
         """Wake whoever watches an order in this process."""

@@ -1,7 +1,9 @@
 """Make everything ready for an attempt and start it: base commit, golden checkout, job, sandbox."""
 
+import asyncio
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +28,81 @@ logger = log.get(__name__)
 WORKER = "/opt/shopfloor/worker.pyz"
 
 
+@dataclass(frozen=True)
+class Brief:
+    """What the database knows for a new sandbox's job, and the token it is given."""
+
+    token: str
+    bundle: Artifact | None
+    done: set[str]
+    spoken: Any
+
+
 async def prepare(tools: Tools, attempt_id: str) -> str:
     """Start the attempt's sandbox; `go`, or `stop` when the attempt is over already."""
     async with tools.database.transaction() as session:
         attempt = await queries.attempt(session, attempt_id)
         if queries.ended(attempt):
             return "stop"
-        await service.step_attempt(session, attempt, AttemptState.PREPARING)
         order = await queries.get(session, attempt.work_order_id)
+        first = await service.step_attempt(session, attempt, AttemptState.PREPARING)
+        brief = await _brief(session, attempt) if first else None
     adapter = tools.sandboxes.adapter(order.sandbox_type)
-    running = await adapter.get(attempt.sandbox_id)
+    running = None if first else await adapter.get(attempt.sandbox_id)
     if running is None or running.life != Life.RUNNING:
-        order = await _settle_base(tools, order)
-        spec = await _spec(tools, order, attempt, adapter)
-        await tools.sandboxes.start(attempt.sandbox_id, spec)
+        if brief is None:  # only now: the token of a sandbox that runs must stay what it is
+            async with tools.database.transaction() as session:
+                brief = await _brief(session, attempt)
+        order = await _settle_base(tools, order, attempt.sandbox_id)
+        spec = await _spec(tools, order, attempt, adapter, brief)
+        await tools.sandboxes.start(order.sandbox_type, spec)
+    capabilities = await adapter.capabilities()
     async with tools.database.transaction() as session:
         attempt = await queries.attempt(session, attempt_id)
+        await tools.sandboxes.started(session, attempt.sandbox_id, capabilities)
         if await service.step_attempt(session, attempt, AttemptState.RUNNING):
             await _announce_restart(session, attempt)
     return "go"
 
 
-async def _settle_base(tools: Tools, order: WorkOrder) -> WorkOrder:
-    """Decide once from which commit the order starts and what its branch is called."""
+def look_ahead(tools: Tools, order: WorkOrder) -> None:
+    """Begin to ask the origin for the base of an order just claimed, while its attempt is written down and started."""
+    if not (order.base_commit and order.git_branch_name):
+        looking = asyncio.ensure_future(tools.repositories.resolve(order.repository_url, order.base_branch))
+        looking.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # told when it is asked for, if ever
+        tools.bases[order.agent_work_order_id] = looking
+
+
+async def _brief(session: Session, attempt: Attempt) -> Brief:
+    order_id = attempt.work_order_id
+    return Brief(
+        token=await auth.issue(session, attempt.sandbox_id, attempt.number),
+        bundle=await queries.newest_bundle(session, order_id),
+        done=await queries.steps_done(session, order_id),
+        spoken=await queries.newest_event(session, order_id, "agent.session", "agent.started"),
+    )
+
+
+async def _settle_base(tools: Tools, order: WorkOrder, sandbox_id: str) -> WorkOrder:
+    """Decide once from which commit the order starts and what its branch is called; the sandbox begins to be."""
+    looking = tools.bases.pop(order.agent_work_order_id, None)
     if order.base_commit and order.git_branch_name:
+        async with tools.database.transaction() as session:
+            await tools.sandboxes.begin(session, sandbox_id)
         return order
-    base = await tools.repositories.resolve(order.repository_url, order.base_branch)
+    base = await (looking or tools.repositories.resolve(order.repository_url, order.base_branch))
     async with tools.database.transaction() as session:
         order = await queries.get(session, order.agent_work_order_id)
         order.base_branch, order.base_commit = base.branch, base.commit
         order.git_branch_name = branches.branch_name(order.agent_work_order_id, issue=order.github_issue_number)
+        await tools.sandboxes.begin(session, sandbox_id)
     logger.info("git_branch_created", agent_work_order_id=order.agent_work_order_id, branch=order.git_branch_name)
     return order
 
 
-async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapter) -> SandboxSpec:
+async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapter, brief: Brief) -> SandboxSpec:
     assert order.base_commit
     assert order.git_branch_name
     url, owner, data = order.repository_url, adapter.owner, tools.settings.data_dir
@@ -92,7 +134,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
         lease_seconds=tools.settings.orphan_seconds,
         allow_no_isolation=order.allow_no_isolation,
     )
-    job = await _job(tools, order, attempt, profile, inbox)
+    job = await _job(tools, order, attempt, profile, inbox, brief)
     view = adapter.view(spec)
     job["api"]["url"] = view.api_url
     _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
@@ -100,13 +142,9 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
 
 
 async def _job(
-    tools: Tools, order: WorkOrder, attempt: Attempt, profile: agents.Profile, inbox: Path
+    tools: Tools, order: WorkOrder, attempt: Attempt, profile: agents.Profile, inbox: Path, brief: Brief
 ) -> dict[str, Any]:
-    async with tools.database.transaction() as session:
-        token = await auth.issue(session, attempt.sandbox_id, attempt.number)
-        bundle = await queries.newest_bundle(session, order.agent_work_order_id)
-        done = await queries.steps_done(session, order.agent_work_order_id)
-        spoken = await queries.newest_event(session, order.agent_work_order_id, "agent.session", "agent.started")
+    bundle, spoken = brief.bundle, brief.spoken
     if bundle:
         owner = tools.sandboxes.adapter(order.sandbox_type).owner
         _hand_in(inbox / "resume.bundle", tools.blobs.path(bundle.sha256), owner)
@@ -117,7 +155,7 @@ async def _job(
         "work_order_id": order.agent_work_order_id,
         "attempt_id": attempt.attempt_id,
         "fencing": attempt.number,
-        "api": {"url": "http://127.0.0.1:8787", "token": token},
+        "api": {"url": "http://127.0.0.1:8787", "token": brief.token},
         "heartbeat_seconds": tools.settings.heartbeat_seconds,
         "server_away_seconds": tools.settings.orphan_seconds,
         "workspace": "/workspace",
@@ -128,7 +166,7 @@ async def _job(
         "resume_bundle": "/in/resume.bundle" if bundle else None,
         "author": {"name": "Shopfloor", "email": "agent@shopfloor.invalid"},
         "agent": agents.job_agent(profile, model=order.model, options=order.agent_options, resume_session=session_id),
-        "steps": await _steps(tools, order, done, bundle),
+        "steps": await _steps(tools, order, brief.done, bundle),
     }
 
 
