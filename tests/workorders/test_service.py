@@ -145,3 +145,14 @@ async def test_claims_by_two_processes_share_the_work(database: Database, sandbo
         running = (await session.scalars(sa.select(WorkOrder.status))).all()
     await other.close()
     assert (len(taken), len(set(taken)), running.count("running")) == (6, 6, 6)
+
+
+async def test_a_repeated_request_answers_the_first_order(database: Database) -> None:
+    order_id = await ordered(database, idempotency_key="k1", initial_prompt="do it", github_issue_number=None)
+    wish = {"repository_url": "/r", "workflow_type": "agent_workflow_build", "agent": "script"}
+    async with database.transaction() as session:
+        again = await service.repeated(session, "k1", **wish, initial_prompt="do it", github_issue_number=None)
+        with pytest.raises(service.KeyReused):
+            await service.repeated(session, "k1", **wish, initial_prompt="do that", github_issue_number=None)
+    assert again is not None
+    assert again.agent_work_order_id == order_id

@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, PlainSerializer
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -88,6 +88,13 @@ def _install_failures(app: FastAPI) -> None:
         logger.error("database_failed", path=request.url.path, method=request.method, exc_info=error)
         return problem_response(
             _plain(503, "database_unavailable", "The database did not do this.", "Try again; nothing was half done.")
+        )
+
+    @app.exception_handler(IntegrityError)
+    async def _raced(request: Request, error: Exception) -> Response:
+        logger.warning("request_raced", path=request.url.path, method=request.method, error=str(error))
+        return problem_response(
+            _plain(409, "raced", "Another request did this at the same moment.", "Look at what is there; then repeat.")
         )
 
     @app.exception_handler(Exception)

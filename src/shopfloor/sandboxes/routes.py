@@ -156,6 +156,7 @@ async def spawn_sandbox(body: SpawnRequest, house: House) -> Sandbox:
     sandbox_id = ids.new(sandbox_type.replace("_", "-"))
     async with house.database.transaction() as session:
         await house.reserve(session, sandbox_id, sandbox_type, task_id=body.task_id)
+        await house.begin(session, sandbox_id)
     spec = SandboxSpec(
         sandbox_id=sandbox_id,
         labels={"owner": "manual"},
@@ -165,7 +166,10 @@ async def spawn_sandbox(body: SpawnRequest, house: House) -> Sandbox:
         lease_seconds=body.lease_seconds,
         allow_no_isolation=body.allow_no_isolation,
     )
-    await house.start(sandbox_id, spec)
+    await house.start(sandbox_type, spec)
+    capabilities = await house.adapter(sandbox_type).capabilities()
+    async with house.database.transaction() as session:
+        await house.started(session, sandbox_id, capabilities)
     return await _one(house, sandbox_id)
 
 

@@ -69,7 +69,9 @@ async def create_work_order(
     """Accept a piece of work; it starts by itself."""
     columns = await _checked(body, house)
     async with house.database.transaction() as session:
-        order = await service.create(session, **columns, idempotency_key=idempotency_key)
+        order = await service.repeated(session, idempotency_key, **columns)
+        if order is None:
+            order = await service.create(session, **columns, idempotency_key=idempotency_key)
     house.claimable.set()
     return _answer(order)
 

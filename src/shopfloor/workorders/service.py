@@ -30,6 +30,8 @@ LOGGED = {
     OrderStatus.FAILED: "agent_work_order_failed",
     OrderStatus.CANCELLED: "agent_work_order_cancelled",
 }
+SAME = ("repository_url", "workflow_type", "agent", "initial_prompt", "github_issue_number")
+"""What two requests with one key must agree on."""
 CLAIM_LOCK = 0x5F0F
 """PostgreSQL advisory lock: claims count the host's places one after the other."""
 
@@ -38,8 +40,10 @@ class OrderFinished(Conflict):
     """The work order is finished."""
 
 
-class OrderNotRunning(Conflict):
-    """The work order is not running."""
+class KeyReused(Conflict):
+    """This Idempotency-Key already made another work order."""
+
+    hint = "Use a new key for a new work order."
 
 
 class StaleFencing(Conflict):
@@ -78,6 +82,16 @@ async def create(session: Session, **columns: Any) -> WorkOrder:
         workflow_type=order.workflow_type,
         sandbox_type=order.sandbox_type,
     )
+    return order
+
+
+async def repeated(session: Session, key: str | None, **columns: Any) -> WorkOrder | None:
+    """The order an earlier request with the same key made; raises KeyReused when that one asked for something else."""
+    if key is None:
+        return None
+    order = await session.scalar(sa.select(WorkOrder).where(WorkOrder.idempotency_key == key))
+    if order and any(getattr(order, name) != columns[name] for name in SAME):
+        raise KeyReused(f"the key made {order.agent_work_order_id}, which asks for something else")
     return order
 
 
