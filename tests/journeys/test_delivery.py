@@ -191,3 +191,19 @@ def test_a_manual_sandbox_counts_against_the_capacity_and_can_be_deleted(house: 
     gone = house.client.delete(f"/api/v1/sandboxes/{made['sandbox_id']}").json()
     assert gone["state"] == "TERMINATED"
     assert house.get("/sandboxes/capacity")["running"] == before
+
+
+def test_a_manual_sandbox_that_ends_by_itself_is_shown_as_ended(house: Platform) -> None:
+    """True state: nobody deleted it, its program simply ended."""
+    made = house.post("/sandboxes", {"argv": ["sh", "-c", "exit 3"]}, expect=201)
+
+    def ended() -> dict[str, Any] | None:
+        row: dict[str, Any] = house.get(f"/sandboxes/{made['sandbox_id']}")
+        return row if row["state"] == "TERMINATED" else None
+
+    assert "exit code 3" in until(ended, limit=10, what="the end to show")["reason"]
+
+
+def test_the_job_with_its_token_does_not_outlive_the_attempt(house: Platform, place: Path) -> None:
+    order = house.finished(build(house, sample_repository(place), PLAN_BUILD_TEST["build"]))
+    assert not (house.data / "inboxes" / order["sandbox_identifier"]).exists()

@@ -10,7 +10,7 @@ from shopfloor.events.models import EventRow
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import NotFound
 from shopfloor.sandboxes.models import SandboxRow
-from shopfloor.sandboxes.rules import LIVE
+from shopfloor.sandboxes.rules import LIVE, SandboxState
 
 
 class SandboxNotFound(NotFound):
@@ -49,6 +49,14 @@ async def live_count(session: Session, host_id: str) -> int:
     """How many places of this host's capacity are taken."""
     count = sa.select(sa.func.count()).where(SandboxRow.host_id == host_id, SandboxRow.state.in_(LIVE))
     return await session.scalar(count) or 0
+
+
+async def unattended(session: Session, host_id: str) -> Sequence[SandboxRow]:
+    """Running sandboxes of a host that no work order watches."""
+    query = sa.select(SandboxRow).where(
+        SandboxRow.state == SandboxState.RUNNING, SandboxRow.attempt_id.is_(None), SandboxRow.host_id == host_id
+    )
+    return (await session.scalars(query)).all()
 
 
 async def last_heard(session: Session, sandbox_id: str) -> datetime | None:

@@ -14,7 +14,7 @@ from shopfloor.kit.db import Database, Session, db_time
 from shopfloor.kit.errors import Conflict, Misconfigured
 from shopfloor.sandboxes import queries
 from shopfloor.sandboxes.models import SandboxRow
-from shopfloor.sandboxes.port import Adapter, Capabilities, Finding, SandboxInfo, SandboxSpec
+from shopfloor.sandboxes.port import Adapter, Capabilities, Finding, Life, SandboxInfo, SandboxSpec
 from shopfloor.sandboxes.rules import LIFE, LIVE, SandboxState, verdict
 
 logger = log.get(__name__)
@@ -159,6 +159,17 @@ class Sandboxes:
             "sandbox_cleanup_completed", agent_work_order_id=row.work_order_id, sandbox_id=sandbox_id, reason=reason
         )
         return took, forced or took >= grace_seconds * 1000 > 0
+
+    async def settle(self) -> None:
+        """End the rows of sandboxes without a work order whose program, lease or keeper has ended: nobody else watches them."""
+        async with self.database.reading() as session:
+            rows = await queries.unattended(session, self.host_id)
+        for row in rows:
+            found = await self.info(row)
+            if found is None or found.life != Life.RUNNING:
+                ended = f"its program ended with exit code {found.exit_code}" if found else "it is gone"
+                reason = (found.reason if found else "") or ended
+                await self.terminate(row.sandbox_id, reason=reason, grace_seconds=0)
 
     async def reap(self) -> list[str]:
         """Remove every sandbox found on this host that no row wants alive; answers their ids."""

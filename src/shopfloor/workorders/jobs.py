@@ -123,6 +123,7 @@ class Jobs:
         self.background.keep("react", self._react)
         self.background.keep("claim", self._claim)
         self.background.keep("reap", self._reap)
+        self.background.keep("settle", self._settle)
         if not self.tools.database.sqlite:
             self.background.keep("beat", self._beat)
             self.background.keep("sweep", self._sweep)
@@ -205,6 +206,11 @@ class Jobs:
             await asyncio.sleep(self.engine.lease_seconds / 5)
             await self._adopt()
             await bury(self.tools, silent_seconds=2 * self.engine.lease_seconds)
+
+    async def _settle(self) -> None:
+        while True:
+            await asyncio.sleep(5)
+            await self.tools.sandboxes.settle()
 
     async def _reap(self) -> None:
         while True:

@@ -1,5 +1,7 @@
 """After an attempt, however it ended: remove its sandbox, tell the order, let the next one in."""
 
+import asyncio
+import shutil
 from typing import Any, cast
 
 from shopfloor.kit.db import Session, db_time
@@ -22,6 +24,8 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
         attempt.sandbox_id, reason=attempt.reason or str(attempt.state), grace_seconds=patience
     )
     await tools.repositories.unpin(order.repository_url, attempt.sandbox_id)
+    inbox = tools.settings.data_dir / "inboxes" / attempt.sandbox_id
+    await asyncio.to_thread(shutil.rmtree, inbox, ignore_errors=True)
     async with tools.database.transaction() as session:
         await messages.expire_for(session, attempt.sandbox_id)
         attempt = await queries.attempt(session, attempt_id)
