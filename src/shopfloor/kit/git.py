@@ -19,6 +19,7 @@ from shopfloor.kit.errors import Misconfigured, Problem, TooLarge, Unavailable
 from shopfloor.kit.log import redact
 
 STDERR_CAP: Final = 8 * 1024
+COLLECT_SECONDS: Final = 10
 NOWHERE: Final = "/dev/null"
 USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -310,11 +311,16 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _collect(process: asyncio.subprocess.Process) -> None:
-    """Read what is left: asyncio tells of a process's end only when its pipes were read to theirs."""
-    for stream in (process.stdout, process.stderr):
-        while stream and await stream.read(1 << 18):
-            pass
-    await process.wait()
+    """Read what is left: asyncio tells of a process's end only when its pipes were read to theirs.
+
+    Whoever left the process group may hold them open for ever, so patience has an end.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(COLLECT_SECONDS):
+            for stream in (process.stdout, process.stderr):
+                while stream and await stream.read(1 << 18):
+                    pass
+            await process.wait()
 
 
 def clean(raw: bytes) -> str:

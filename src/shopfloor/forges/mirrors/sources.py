@@ -111,12 +111,15 @@ def _links(git_dir: Path) -> Iterator[str]:
     waiting = [git_dir]
     while waiting:
         folder = waiting.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_symlink():
-                    yield entry.path
-                elif entry.is_dir(follow_symlinks=False) and (folder != git_dir or entry.name in {"objects", "refs"}):
-                    waiting.append(Path(entry.path))
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:  # a push of somebody else came and went
+            continue
+        for entry in entries:
+            if entry.is_symlink():
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False) and (folder != git_dir or entry.name in {"objects", "refs"}):
+                waiting.append(Path(entry.path))
 
 
 def _check_alternates(git_dir: Path, objects: Path, depth: int = 0) -> None:
