@@ -245,7 +245,7 @@ async def main(folder):
         return SandboxSpec(sandbox_id=name, labels={}, argv=argv, env={}, writable={"/out": out},
                            checkout=Checkout(mirror=golden, golden=golden, base_commit="0" * 40, branch="b"), **more)
     await adapter.create(spec("a", "sh", "-c", "cat a > /out/a; echo x > a; sleep 60", gate=Gate(api_socket=folder / "api")))
-    result = await adapter.exec("a", ("sh", "-c", "id -u; cat a; touch /usr/x /root/x; mkdir shut; chmod 0 shut"))
+    result = await adapter.exec("a", ("sh", "-c", "id -u; cat a; touch /usr/x /etc/x; mkdir shut; chmod 0 shut"))
     assert result.stdout == b"1000\\nx\\n", result
     assert (out / "a").read_text() == "hello" and (golden / "a").read_text() == "hello"
     bombs = [spec(name, "python3", "-c", BOMB, limits=Limits(processes=64)) for name in ("b", "c")]
