@@ -14,7 +14,7 @@ from bench.sandbox import repository
 from shopfloor.sandboxes.adapters.local import bubblewrap
 
 ROUNDS = 20
-STAMP = "date +%s%N > /home/agent/stamp"
+STAMP = "date +%s%N > stamp"
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def _ours(house: Platform, origin: Path) -> float:
     """Milliseconds from the answer to the request to the agent's first command."""
     order_id = house.order(origin, [{"run": {"command": STAMP}}], workflow_type="build")
     accepted = time.time_ns()
-    house.finished(order_id)
-    return (int((house.data / "homes" / order_id / "stamp").read_text()) - accepted) / 1e6
+    branch = house.finished(order_id)["git_branch_name"]
+    return (int(git("show", f"{branch}:stamp", cwd=origin)) - accepted) / 1e6
 
 
 def _bare(place: Path, golden: Path, worker: Path) -> float:
@@ -88,7 +88,7 @@ def _bare(place: Path, golden: Path, worker: Path) -> float:
     assert agent.stdin
     agent.stdin.write(line)
     agent.stdin.flush()
-    stamp = work / "home" / "stamp"
+    stamp = work / "upper" / "stamp"
     deadline = time.monotonic() + 60
     while not (stamp.exists() and stamp.read_text().strip()):
         assert time.monotonic() < deadline, "the bare agent did not run"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ from shopfloor.workorders.journal import Journal
 from shopfloor.workorders.steps import Tools
 
 logger = log.get(__name__)
+
+OWN_LIMIT = re.compile(r"/api/v1/sandbox(es)?/[^/]+/(events|artifacts/[^/]+)")
+"""Routes that read their bodies in pieces, or count them themselves."""
 
 
 class DataDirectoryLocked(Misconfigured):
@@ -71,7 +75,7 @@ def build(settings: Settings, database: Database, background: Background, hub: H
         hub=hub,
         sandboxes=sandboxes,
         repositories=repositories,
-        blobs=BlobStore(settings.data_dir / "blobs"),
+        blobs=BlobStore(settings.blobs),
     )
     log.also_to(Journal(settings.data_dir / "logs"))
     state: dict[str, Any] = {
@@ -92,6 +96,7 @@ def build(settings: Settings, database: Database, background: Background, hub: H
         app.include_router(router)
     app.add_api_route("/healthz", _healthz, tags=["operations"])
     app.add_api_route("/readyz", _readyz(database), tags=["operations"], response_model=None)
+    app.add_middleware(http.BodyLimit, own=OWN_LIMIT)
     app.add_middleware(SandboxDoor)
     app.add_middleware(http.RequestId)
     return app

@@ -17,7 +17,7 @@ def test_the_repositorys_own_command_wins() -> None:
 
 def test_front_matter_is_read_and_not_said() -> None:
     found = agents.commands({"review": "---\ndescription: Look\nallowed-tools: Bash\n---\nReview it.\n"})["review"]
-    assert (found.description, found.body) == ("Look", "Review it.")
+    assert found.body == "Review it."
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,20 @@ def test_front_matter_is_read_and_not_said() -> None:
     [
         "",
         "---\ndescription: x\n",
-        "---\n- a\n---\nbody",
-        "---\n: [\n---\nbody",
         "a\x00b",
         "x" * (rules.MOST_COMMAND + 1),
     ],
-    ids=["empty", "open", "list", "yaml", "nul", "large"],
+    ids=["empty", "open", "nul", "large"],
 )
 def test_a_broken_file_for_a_step_stops_the_order(text: str) -> None:
     with pytest.raises(rules.BadCommand, match=r"\.claude/commands/plan\.md"):
         agents.commands({"plan.md": text})
+
+
+@pytest.mark.parametrize("front", ["- a", ": [", "description: 2024-02-30", "a: &a [x, x]\nb: &b [*a, *a]"])
+def test_front_matter_is_never_parsed(front: str) -> None:
+    """A hostile one could expand without end, an honest one need not be YAML for us."""
+    assert agents.parse_command("x", f"---\n{front}\n---\nDo it.", "repository").body == "Do it."
 
 
 def test_a_broken_file_nobody_needs_is_left_out() -> None:

@@ -253,7 +253,7 @@ async def test_the_end_of_a_sandbox_expires_what_is_unfinished(client: httpx.Asy
     await acknowledge(client, ids[0], "done")
     await acknowledge(client, ids[1], "delivered")
     async with database.transaction() as session:
-        assert await service.expire_for(session, "sb-1") == 2
+        assert await service.expire_for(session, "sb-1") == ["1", "2"]
     page = (await client.get(f"{URL}/history")).json()
     assert [m["state"] for m in page["messages"]] == ["done", "expired", "expired"]
 

@@ -132,7 +132,6 @@ class Command:
     """A prompt with a name: `.claude/commands/NAME.md` of the repository, or one of ours."""
 
     name: str
-    description: str
     body: str
     source: str
     """repository or shipped."""

@@ -182,7 +182,7 @@ def parse_script(text: str) -> Any:
     """A script from YAML or JSON text. Raises BadScript."""
     try:
         script = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise rules.BadScript(f"script: {error}") from error
     rules.check_script(script)
     return script
@@ -315,19 +315,14 @@ def parse_command(name: str, text: str, source: str) -> Command:
         raise BadCommand(f"{where}: the name must match {rules.COMMAND_NAME.pattern}", hint="Rename the file.")
     if len(text.encode(errors="replace")) > rules.MOST_COMMAND:
         raise BadCommand(f"{where}: larger than {rules.MOST_COMMAND} bytes", hint="Shorten it.")
-    head: Any = {}
     body = text.replace("\r\n", "\n")
     if body.startswith("---\n"):
-        front, closed, body = body[4:].partition("\n---")
+        _, closed, body = body[3:].partition("\n---")
         if not closed:
             raise BadCommand(f"{where}: the front matter is not closed", hint="End it with a line '---'.")
-        try:
-            head = yaml.safe_load(front) or {}
-        except yaml.YAMLError as error:
-            raise BadCommand(f"{where}: front matter: {error}", hint="It must be YAML.") from error
-    if not isinstance(head, dict) or not body.strip() or "\x00" in body:
+    if not body.strip() or "\x00" in body:
         raise BadCommand(f"{where}: needs a prompt as its body", hint="Write the prompt below the front matter.")
-    return Command(name=name, description=str(head.get("description", ""))[:500], body=body.strip(), source=source)
+    return Command(name=name, body=body.strip(), source=source)
 
 
 def render(command: Command, arguments: str, *, order_id: str) -> str:

@@ -31,6 +31,10 @@ class BlobStore:
             raise BlobNotFound(f"there is no blob {sha256}")
         return found
 
+    def has(self, sha256: str) -> bool:
+        """Whether the blob exists here."""
+        return self._place(sha256).exists()
+
     async def put(self, chunks: AsyncIterator[bytes], *, limit: int) -> tuple[str, int]:
         """Store a stream durably; answers (sha256 hex, size in bytes). Raises BlobTooLarge beyond `limit` bytes."""
         self.root.mkdir(parents=True, exist_ok=True)
@@ -51,14 +55,6 @@ class BlobStore:
             Path(name).unlink(missing_ok=True)
             raise
         return digest.hexdigest(), size
-
-    async def put_bytes(self, data: bytes) -> str:
-        """Store bytes durably; answers the sha256 hex."""
-
-        async def once() -> AsyncIterator[bytes]:
-            yield data
-
-        return (await self.put(once(), limit=len(data)))[0]
 
     def _place(self, sha256: str) -> Path:
         if len(sha256) != 64 or not all(c in "0123456789abcdef" for c in sha256):

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     work_order_timeout_seconds: float = Field(7200, gt=0)
     max_upload_bytes: int = Field(512 * 1024 * 1024, gt=0)
 
+    blobs_dir: Path | None = None
+    """Where uploads are kept; default `data_dir`/blobs. Several hosts need a folder they all see, to go on with each other's work."""
+
     default_agent: str = "claude"
     default_sandbox: str = "local"
     agents: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -70,6 +73,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database URL in force."""
         return self.database_url or f"sqlite:///{self.data_dir / 'shopfloor.db'}"
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of uploads in force."""
+        return self.blobs_dir or self.data_dir / "blobs"
 
     @property
     def loopback(self) -> bool:

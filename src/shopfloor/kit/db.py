@@ -15,6 +15,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
+from shopfloor.kit.errors import Problem, Unavailable
+
 Session = AsyncSession
 
 NAMING = {
@@ -74,6 +76,35 @@ def _sqlite_time(element: DatabaseTime, compiler: Any, **kw: Any) -> str:
     return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
 
 
+class DatabaseAway(Unavailable):
+    """The database cannot be reached."""
+
+    hint = "Nothing was half done; try again when the database is back."
+
+
+AWAY = (sa.exc.InterfaceError, sa.exc.OperationalError, sa.exc.TimeoutError, DatabaseAway)
+"""The database did not do it, for a reason that passes: locked, full, restarting, not to be reached."""
+
+
+def _passes(error: Exception) -> bool:
+    """Whether an error of PostgreSQL's driver means that the server is away, however deep SQLAlchemy wrapped it."""
+    import asyncpg  # only where PostgreSQL is used
+
+    away = (
+        OSError,
+        TimeoutError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,
+        asyncpg.InterfaceError,
+    )
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, away):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 class _NoLock:
     """PostgreSQL orders its own writers."""
 
@@ -115,7 +146,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One write transaction: committed at the end, rolled back by any exception. Do no I/O but SQL inside."""
-        async with self.write_lock, AsyncSession(self.writer, expire_on_commit=False) as session:
+        async with self.write_lock, self._reached(), AsyncSession(self.writer, expire_on_commit=False) as session:
             async with session.begin():
                 yield session
             gathered = session.info
@@ -125,8 +156,18 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A consistent view for reading."""
-        async with AsyncSession(self.reader, expire_on_commit=False) as session:
+        async with self._reached(), AsyncSession(self.reader, expire_on_commit=False) as session:
             yield session
+
+    @asynccontextmanager
+    async def _reached(self) -> AsyncIterator[None]:
+        """Raises DatabaseAway for what says, in one of the driver's many ways, that PostgreSQL cannot be reached."""
+        try:
+            yield
+        except Exception as error:
+            if self.sqlite or isinstance(error, Problem) or not _passes(error):
+                raise
+            raise DatabaseAway(f"{type(error).__name__}: {error}"[:500]) from error
 
     async def create_all(self) -> None:
         """Create the tables of every imported model. For tests; the product runs migrations."""

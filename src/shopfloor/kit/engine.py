@@ -5,11 +5,13 @@ steps are never repeated, and the workflows of a dead engine process are adopted
 """
 
 import asyncio
+import math
 import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +27,14 @@ APPLICATION_VERSION = "shopfloor-1"
     of it, because a sandbox can only be watched from its own host."""
 
 type Workflow = Callable[[str], Awaitable[None]]
+
+
+class State(StrEnum):
+    """What became of a workflow."""
+
+    RUNS = "runs"
+    ENDED = "ended without its attempt being concluded"
+    FOREIGN = "begun by a version of Shopfloor that ordered its steps differently"
 
 
 class EngineRow(Base):
@@ -45,7 +55,9 @@ class Engine:
         self.host_id = host_id
         self.lease_seconds = lease_seconds
         self.id = f"{host_id}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-        self.last_beat = time.monotonic()
+        self._last_beat: float | None = None
+        self._steady_since = -math.inf
+        self._version = f"{APPLICATION_VERSION}@{host_id}"
         self._workflows: dict[str, Any] = {}
         from dbos import DBOS, DBOSConfig
         from dbos._serialization import DBOSPortableJSON
@@ -56,7 +68,7 @@ class Engine:
             system_database_url=_sync_url(database),
             system_database_engine=_sqlite_engine(database) if database.sqlite else None,
             executor_id=self.id,
-            application_version=f"{APPLICATION_VERSION}@{host_id}",
+            application_version=self._version,
             serializer=DBOSPortableJSON,
             log_level="ERROR",
             sys_db_idle_transaction_timeout_sec=max(1.0, lease_seconds - 1),
@@ -93,17 +105,32 @@ class Engine:
             await self._dbos.start_workflow_async(self._workflows[name], workflow_id)
 
     async def beat(self) -> None:
-        """Say that this process is alive."""
+        """Say that this process is alive. After a silence of our own, such as a database that was away, others were silent too:
+        they get a whole lease to be heard again before they count as dead.
+        """
         async with self.database.transaction() as session:
             updated = await session.execute(
                 sa.update(EngineRow).where(EngineRow.id == self.id).values(seen_at=db_time()).returning(EngineRow.id)
             )
             if updated.first() is None:
                 await session.execute(sa.insert(EngineRow).values(id=self.id, host_id=self.host_id))
-        self.last_beat = time.monotonic()
+        now = time.monotonic()
+        if self._last_beat is not None and now - self._last_beat > self.lease_seconds / 2:
+            self._steady_since = now
+        self._last_beat = now
+
+    @property
+    def steady_seconds(self) -> float:
+        """For how long this process has been heard without a gap; infinite when there never was one. 0 during a gap."""
+        now = time.monotonic()
+        if self._last_beat is not None and now - self._last_beat > self.lease_seconds / 2:
+            return 0.0
+        return now - self._steady_since
 
     async def dead(self) -> list[str]:
         """Engines of this host that have been silent for longer than the lease. With SQLite: every other one."""
+        if not self.database.sqlite and self.steady_seconds < self.lease_seconds:
+            return []
         silent = EngineRow.id != self.id if self.database.sqlite else EngineRow.seen_at < db_time(-self.lease_seconds)
         async with self.database.reading() as session:
             found = await session.scalars(
@@ -118,9 +145,14 @@ class Engine:
             logger.info("workflows_adopted", engines=dead, count=len(handles))
         return len(handles)
 
-    async def known(self, workflow_id: str) -> bool:
-        """Whether a workflow of that id was ever started."""
-        return await self._dbos.get_workflow_status_async(workflow_id) is not None
+    async def state(self, workflow_id: str) -> State | None:
+        """What became of a workflow; None when it was never started."""
+        found = await self._dbos.get_workflow_status_async(workflow_id)
+        if found is None:
+            return None
+        if found.status not in {"PENDING", "ENQUEUED"}:
+            return State.ENDED
+        return State.RUNS if found.app_version == self._version else State.FOREIGN
 
     async def owes(self, engines: list[str]) -> bool:
         """Whether dead engines still own unfinished workflows."""

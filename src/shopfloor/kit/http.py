@@ -1,5 +1,7 @@
 """The HTTP side of the house: problem documents, JSON by orjson, schemas that do not forget fields."""
 
+import math
+import re
 import uuid
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,17 +10,24 @@ import orjson
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, PlainSerializer
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, model_validator
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shopfloor.kit import log
 from shopfloor.kit.clock import iso
-from shopfloor.kit.errors import Problem
+from shopfloor.kit.errors import Problem, TooLarge
 
 logger = log.get(__name__)
+
+DATA_EXCEPTION = "22"
+"""Class of SQLSTATE: the value itself is refused."""
+BROKEN = re.compile("[\ud800-\udfff]")
+MOST_BODY = 4 << 20
+"""Bytes of a JSON body."""
 
 Timestamp = Annotated[datetime, PlainSerializer(iso, return_type=str)]
 """An instant on the wire: ISO 8601, UTC, microseconds, Z."""
@@ -28,6 +37,28 @@ class Schema(BaseModel):
     """Base of every request and response body; unknown fields in a request are an error."""
 
     model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class Body(Schema):
+    """Base of request bodies whose text goes into the database as it is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not _is_storable(data):
+            raise ValueError("text must not contain NUL or broken characters, nor numbers be infinite")
+        return data
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether every database can keep it: PostgreSQL's text and JSON know no NUL, no lone surrogate, no NaN."""
+    if isinstance(value, str):
+        return "\x00" not in value and (value.isascii() or not BROKEN.search(value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(_is_storable(key) and _is_storable(item) for key, item in value.items())
+    return not isinstance(value, list) or all(map(_is_storable, value))
 
 
 class ProblemDocument(BaseModel):
@@ -97,6 +128,16 @@ def _install_failures(app: FastAPI) -> None:
             _plain(409, "raced", "Another request did this at the same moment.", "Look at what is there; then repeat.")
         )
 
+    @app.exception_handler(DBAPIError)
+    async def _refused(request: Request, error: DBAPIError) -> Response:
+        if not str(getattr(error.orig, "sqlstate", "")).startswith(DATA_EXCEPTION):
+            return await _unexpected(request, error)
+        return problem_response(
+            _plain(
+                422, "malformed", "A value holds what the database cannot keep.", "Leave out NUL and broken characters."
+            )
+        )
+
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:
         logger.error("request_failed", path=request.url.path, method=request.method, exc_info=error)
@@ -142,3 +183,45 @@ class RequestId:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self.app(scope, receive, answer)
+
+
+class BodyTooLarge(TooLarge):
+    """The request's body is larger than allowed."""
+
+
+class BodyLimit:
+    """Refuses bodies over MOST_BODY bytes before anything reads them whole; routes that stream limit themselves (`own`)."""
+
+    def __init__(self, app: ASGIApp, *, own: re.Pattern[str]) -> None:
+        self.app, self.own = app, own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http" or self.own.fullmatch(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        left, started = MOST_BODY, False
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            return message if left >= 0 else {"type": "http.disconnect"}
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if left >= 0 or started:
+                started = True
+                await send(message)
+
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) <= MOST_BODY:
+            try:
+                await self.app(scope, counted, answer)
+            except ClientDisconnect:
+                if left >= 0:
+                    raise
+            if left >= 0 or started:
+                return
+        problem = BodyTooLarge(f"the body is larger than {MOST_BODY} bytes")
+        await problem_response(problem.document())(scope, receive, send)

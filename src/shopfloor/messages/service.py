@@ -22,6 +22,8 @@ LEASE_SECONDS = 30.0
 MOST_AT_ONCE = 20
 _STAMPS = {MessageState.DELIVERED: ("delivered_at",), MessageState.SEEN: ("delivered_at", "seen_at")}
 
+_UNSEEN = frozenset({MessageState.ACCEPTED, MessageState.DELIVERED})
+
 
 class MessageNotFound(NotFound):
     """There is no such message."""
@@ -98,14 +100,15 @@ async def receipt(session: Session, sandbox_id: str, message_id: str, state: Mes
     return message
 
 
-async def expire_for(session: Session, sandbox_id: str, detail: str = "the sandbox has ended") -> int:
-    """The sandbox has ended: whatever is not finished never will be. Answers how many messages that were."""
+async def expire_for(session: Session, sandbox_id: str, detail: str = "the sandbox has ended") -> list[str]:
+    """The sandbox has ended: whatever is not finished never will be. Answers what people said that no agent has seen, oldest first."""
     unfinished = [state for state in MessageState if not rules.MOVES.final(state)]
     query = sa.select(Message).where(Message.sandbox_id == sandbox_id, Message.state.in_(unfinished))
     messages = list(await session.scalars(query.order_by(Message.position).with_for_update()))
+    unseen = [m.content for m in messages if m.state in _UNSEEN and m.message_type == MessageType.USER_MESSAGE]
     for message in messages:
         await _move(session, message, MessageState.EXPIRED, detail)
-    return len(messages)
+    return unseen
 
 
 async def lease(session: Session, sandbox_id: str, *, seconds: float = LEASE_SECONDS) -> list[Message]:

@@ -6,11 +6,11 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 
-from shopfloor.auth.guard import person
+from shopfloor.auth.guard import SANDBOX_ID, person
 from shopfloor.kit import ids
 from shopfloor.kit.db import db_time
 from shopfloor.kit.errors import Conflict
-from shopfloor.kit.http import Schema, Timestamp
+from shopfloor.kit.http import Body, Schema, Timestamp
 from shopfloor.sandboxes import queries
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.port import SandboxSpec
@@ -18,7 +18,7 @@ from shopfloor.sandboxes.rules import LIVE, SandboxState, missed, verdict
 from shopfloor.sandboxes.service import Sandboxes
 
 router = APIRouter(prefix="/api/v1", tags=["sandboxes"], dependencies=[Depends(person)])
-SandboxId = Annotated[str, Path(max_length=255)]
+SandboxId = Annotated[str, Path(pattern=rf"^{SANDBOX_ID}$")]
 
 
 class SandboxBusy(Conflict):
@@ -55,7 +55,7 @@ class SandboxList(Schema):
     has_more: bool
 
 
-class SpawnRequest(Schema):
+class SpawnRequest(Body):
     """An empty sandbox for manual use; work orders make their own."""
 
     sandbox_type: str | None = None
@@ -166,7 +166,11 @@ async def spawn_sandbox(body: SpawnRequest, house: House) -> Sandbox:
         lease_seconds=body.lease_seconds,
         allow_no_isolation=body.allow_no_isolation,
     )
-    await house.start(sandbox_type, spec)
+    try:
+        await house.start(sandbox_type, spec)
+    except Exception as error:
+        await house.move(sandbox_id, SandboxState.FAILED, reason=str(error))
+        raise
     capabilities = await house.adapter(sandbox_type).capabilities()
     async with house.database.transaction() as session:
         await house.started(session, sandbox_id, capabilities)

@@ -96,12 +96,8 @@ class Sandboxes:
             await self._move(session, row, SandboxState.CREATING)
 
     async def start(self, sandbox_type: str, spec: SandboxSpec) -> None:
-        """Create and start a sandbox that was begun, or re-attach to it. Raises what the adapter raises, with the row FAILED."""
-        try:
-            await self.adapter(sandbox_type).create(spec)
-        except Exception as error:
-            await self.move(spec.sandbox_id, SandboxState.FAILED, reason=str(error))
-            raise
+        """Create and start a sandbox that was begun, or re-attach to it. Raises what the adapter raises; it may be tried again."""
+        await self.adapter(sandbox_type).create(spec)
 
     async def started(self, session: Session, sandbox_id: str, capabilities: Capabilities) -> None:
         """Say that a sandbox that was begun runs now."""

@@ -1,9 +1,11 @@
 """The doors of the engine: the durable workflow of an attempt, the loops that claim, adopt and reap, the reactions to facts."""
 
 import asyncio
+import contextlib
 import math
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,17 +15,18 @@ from shopfloor.events.bus import Published
 from shopfloor.events.catalog import AttemptAdopted
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
-from shopfloor.kit.engine import Engine
-from shopfloor.kit.errors import Problem
+from shopfloor.kit.db import AWAY
+from shopfloor.kit.engine import Engine, State
+from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
-from shopfloor.workorders.rules import AttemptState, OrderStatus
+from shopfloor.workorders.rules import AttemptState, OrderStatus, Phase
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.bury import bury
 from shopfloor.workorders.steps.conclude import conclude
 from shopfloor.workorders.steps.deliver import deliver
-from shopfloor.workorders.steps.prepare import look_ahead, prepare
-from shopfloor.workorders.steps.run import finish, watch
+from shopfloor.workorders.steps.prepare import begin, prepare, start_early
+from shopfloor.workorders.steps.run import finish, give_up, watch
 
 logger = log.get(__name__)
 
@@ -37,8 +40,6 @@ REACT_TO = (
     "attempt.result_submitted",
     "work_order.status_changed",
 )
-DATABASE_AWAY = (sa.exc.InterfaceError, sa.exc.OperationalError, sa.exc.TimeoutError)
-"""Not the attempt's fault: tried until the database is back or another engine has adopted the attempt."""
 REFRESHING = frozenset({"workflow.phase_started", "agent.session", "agent.started"})
 LOGGED_AS = {
     "agent.started": "agent_command_started",
@@ -49,6 +50,37 @@ LOGGED_AS = {
 """Facts from inside a sandbox -> their names in the log (AWX-10, AWX-11)."""
 TRIES = 3
 """How often a step that fails for no known reason is tried before its attempt fails."""
+PATIENCE_SECONDS = {"prepare": 15.0, "watch": 15.0, "deliver": 120.0}
+"""How long a step tries again what cannot be done right now (an origin not reached) before its attempt fails."""
+TEND_SECONDS = 5.0
+
+
+@dataclass
+class Trouble:
+    """What a step has met so far, and whether it is worth another try."""
+
+    step: str
+    reason: str = ""
+    final: bool = False
+    began: float = field(default_factory=time.monotonic)
+    failures: int = 0
+    pause: float = 0.1
+
+    def met(self, error: Exception) -> float:
+        """Take in one more failure; answers the seconds to wait before the next try."""
+        self.pause = min(self.pause * 2, 5)
+        if isinstance(error, AWAY):
+            self.reason = self.reason or f"the database is away: {error}"
+            return self.pause
+        if isinstance(error, Problem):
+            self.reason = f"{error.code}: {error.message} {error.hint}".strip()
+            late = time.monotonic() - self.began > PATIENCE_SECONDS[self.step]
+            self.final = late or not isinstance(error, Unavailable)
+        else:
+            self.reason = f"internal error in {self.step}: {type(error).__name__}: {error}"
+            self.failures += 1
+            self.final = self.failures >= TRIES
+        return 0.0 if self.final else self.pause
 
 
 @dataclass
@@ -79,28 +111,39 @@ class Jobs:
     def _step(
         self, name: str, work: Callable[[Tools, str], Awaitable[Any]], when_failed: Any
     ) -> Callable[..., Awaitable[Any]]:
-        """A step whose known problems fail the attempt with their own words, and whose unknown ones do so after some tries."""
+        """A step whose known problems fail the attempt with their own words, and whose unknown ones do so after some tries.
+
+        The database being away is not the attempt's fault: that is tried until it is back, or another engine has adopted.
+        """
 
         async def guarded(attempt_id: str) -> Any:
-            failures, pause, reason = 0, 0.2, ""
+            trouble = Trouble(name)
             while True:
                 try:
-                    if failures < TRIES:
+                    if not trouble.final:
                         return await work(self.tools, attempt_id)
-                    await finish(self.tools, attempt_id, AttemptState.FAILED, reason)
+                    await give_up(self.tools, attempt_id, trouble.reason)
                     return when_failed
-                except Problem as problem:
-                    if failures >= TRIES:
-                        raise
-                    failures, reason = TRIES, f"{problem.code}: {problem.message} {problem.hint}".strip()
                 except Exception as error:
-                    failures += not isinstance(error, DATABASE_AWAY)
-                    reason = f"internal error in {name}: {error}"
-                    logger.exception("attempt_step_failed", step=name, attempt_id=attempt_id, retry_in_seconds=pause)
+                    pause = trouble.met(error)
+                    logger.warning(
+                        "attempt_step_failed",
+                        step=name,
+                        attempt_id=attempt_id,
+                        retry_in_seconds=pause,
+                        exc_info=None if isinstance(error, Problem) else error,
+                        reason=trouble.reason,
+                    )
+                    await self._say(attempt_id, trouble)
                     await asyncio.sleep(pause)
-                    pause = min(pause * 2, 5)
 
         return self.engine.step(name, guarded)
+
+    async def _say(self, attempt_id: str, trouble: "Trouble") -> None:
+        """Let the order's reason tell what is tried again."""
+        with contextlib.suppress(*AWAY):
+            async with self.tools.database.transaction() as session:
+                await service.note_trouble(session, attempt_id, f"trying again: {trouble.reason}")
 
     async def _conclude(self, attempt_id: str) -> None:
         """Conclude must happen: it is tried until it succeeds."""
@@ -123,10 +166,10 @@ class Jobs:
         self.background.keep("react", self._react)
         self.background.keep("claim", self._claim)
         self.background.keep("reap", self._reap)
-        self.background.keep("settle", self._settle)
+        self.background.keep("tend", self._tend)
         if not self.tools.database.sqlite:
-            self.background.keep("beat", self._beat)
-            self.background.keep("sweep", self._sweep)
+            self.background.keep("beat", self._beat, longest_pause=self.engine.lease_seconds / 5)
+            self.background.keep("sweep", self._sweep, longest_pause=self.engine.lease_seconds)
 
     async def _claim(self) -> None:
         """Start due orders as long as there are places; woken by events, with a slow look in between."""
@@ -147,9 +190,9 @@ class Jobs:
     async def _claim_one(self) -> Attempt | None:
         async with self.tools.database.transaction() as session:
             attempt = await service.claim(session, self.tools.sandboxes, self.engine.id)
-            order = await session.get_one(WorkOrder, attempt.work_order_id) if attempt else None
-        if order:
-            look_ahead(self.tools, order)
+            brief = await begin(session, attempt) if attempt else None
+        if attempt and brief:
+            start_early(self.tools, attempt.attempt_id, brief)
         return attempt
 
     async def _next_due(self) -> float:
@@ -174,7 +217,7 @@ class Jobs:
         if dead:
             await self.engine.adopt(dead)
         for orphan in orphans:
-            if not await self.engine.known(orphan.attempt_id):
+            if await self.engine.state(orphan.attempt_id) is None:
                 await self.engine.start(WORKFLOW, orphan.attempt_id)
         if dead and not await self.engine.owes(dead):
             await self.engine.forget(dead)
@@ -205,23 +248,37 @@ class Jobs:
         while True:
             await asyncio.sleep(self.engine.lease_seconds / 5)
             await self._adopt()
-            await bury(self.tools, silent_seconds=2 * self.engine.lease_seconds)
+            silent_seconds = 2 * self.engine.lease_seconds
+            if self.engine.steady_seconds > silent_seconds:
+                await bury(self.tools, silent_seconds=silent_seconds)
 
-    async def _settle(self) -> None:
+    async def _tend(self) -> None:
+        """Look after what nobody else watches: sandboxes without an order, and attempts whose workflow does not run."""
         while True:
-            await asyncio.sleep(5)
+            await asyncio.sleep(TEND_SECONDS)
             await self.tools.sandboxes.settle()
+            async with self.tools.database.reading() as session:
+                mine = await queries.unfinished(session, [self.engine.id])
+                here = await queries.moment(session)
+            for attempt in mine:
+                if (here - attempt.created_at).total_seconds() > TEND_SECONDS:
+                    await self._tended(attempt)
+
+    async def _tended(self, attempt: Attempt) -> None:
+        """Start the workflow of an attempt that has none, as when the start's answer was lost; end one that cannot go on."""
+        state = await self.engine.state(attempt.attempt_id)
+        if state is None:
+            await self.engine.start(WORKFLOW, attempt.attempt_id)
+        elif state is not State.RUNS:
+            reason = f"its workflow does not go on ({state})"
+            await finish(self.tools, attempt.attempt_id, AttemptState.LOST, reason)
+            await conclude(self.tools, attempt.attempt_id)
 
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(60)
             await self.tools.sandboxes.reap()
-            for url in await self._repositories():
-                await self.tools.repositories.evict(url)
-
-    async def _repositories(self) -> list[str]:
-        async with self.tools.database.reading() as session:
-            return list(await session.scalars(sa.select(WorkOrder.repository_url).distinct()))
+            await self.tools.repositories.evict_all()
 
     async def _react(self) -> None:
         """Keep orders' phase and conversation up to date from the facts, and wake whoever waits for them."""
@@ -232,23 +289,35 @@ class Jobs:
                 await self._refresh(order_id)
             async for event in feed:
                 if event.work_order_id:
-                    if event.event_type in LOGGED_AS:
-                        _note(event)
-                    if event.event_type in REFRESHING:
-                        await self._refresh(event.work_order_id)
+                    if event.event_type in LOGGED_AS.keys() | REFRESHING:
+                        await self._reflect(event, event.work_order_id)
                     self.tools.tell(event.work_order_id)
                 if event.event_type == "work_order.status_changed" and event.payload["after"] != OrderStatus.RUNNING:
                     self.tools.claimable.set()
 
+    async def _reflect(self, event: Published, order_id: str) -> None:
+        """Bring a fact from inside a sandbox into the log and the order; only the engine that drives the order does so."""
+        async with self.tools.database.reading() as session:
+            attempt = await queries.current_attempt(session, order_id)
+        if attempt is None or attempt.engine_id != self.engine.id:
+            return
+        if event.event_type in LOGGED_AS:
+            _note(event)
+        if event.event_type in REFRESHING:
+            await self._refresh(order_id)
+
     async def _refresh(self, order_id: str) -> None:
+        """What the events say is an agent's word: only a phase we know and a session id that can be kept are taken from it."""
         async with self.tools.database.reading() as session:
             phase = await queries.newest_event(session, order_id, "workflow.phase_started")
             spoken = await queries.newest_event(session, order_id, "agent.session", "agent.started")
         async with self.tools.database.transaction() as session:
-            order = await queries.get(session, order_id)
-            if phase and order.status == OrderStatus.RUNNING:
-                await service.enter_phase(session, order, str(phase[1].get("phase", ""))[:20])
-            if spoken and isinstance(session_id := spoken[1].get("session_id"), str):
+            order = await queries.locked(session, order_id)
+            named = phase[1].get("phase") if phase else None
+            if named in tuple(Phase) and named != Phase.COMPLETED and order.status == OrderStatus.RUNNING:
+                await service.enter_phase(session, order, str(named))
+            session_id = spoken[1].get("session_id") if spoken else None
+            if isinstance(session_id, str) and session_id.isprintable() and session_id.isascii():
                 order.agent_session_id = session_id[:255]
 
 

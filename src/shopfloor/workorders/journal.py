@@ -1,5 +1,6 @@
 """The log lines of each work order in a file of its own, below a folder of the day (AWX-12)."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ class Journal:
         if not isinstance(order_id, str) or not ORDER_ID.fullmatch(order_id):
             return
         day = self.root / now().strftime("%Y-%m-%d")
-        day.mkdir(parents=True, exist_ok=True)
-        with (day / f"{order_id}.jsonl").open("ab") as file:
-            file.write(orjson.dumps(dict(entry), default=str) + b"\n")
+        line = orjson.dumps(dict(entry), default=str) + b"\n"
+        with contextlib.suppress(OSError):  # a log that cannot be written must not stop the work it tells of
+            day.mkdir(parents=True, exist_ok=True)
+            with (day / f"{order_id}.jsonl").open("ab") as file:
+                file.write(line)

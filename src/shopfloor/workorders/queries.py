@@ -33,6 +33,23 @@ async def get(session: Session, order_id: str) -> WorkOrder:
     return order
 
 
+async def locked(session: Session, order_id: str) -> WorkOrder:
+    """The work order, which nobody else changes before this transaction ends; raises WorkOrderNotFound.
+
+    Every change to an order or to one of its attempts is made under this lock (SQLite has one writer anyway).
+    """
+    order = await session.get(WorkOrder, order_id, with_for_update=True, populate_existing=True)
+    if order is None:
+        raise WorkOrderNotFound(f"there is no work order {order_id[:60]!r}")
+    return order
+
+
+async def locked_attempt(session: Session, attempt_id: str) -> tuple[WorkOrder, Attempt]:
+    """An attempt and its order, under the order's lock."""
+    order = await locked(session, (await attempt(session, attempt_id)).work_order_id)
+    return order, await session.get_one(Attempt, attempt_id, populate_existing=True)
+
+
 async def listing(session: Session, *, status: str | None, limit: int, offset: int) -> tuple[Sequence[WorkOrder], int]:
     """A page of work orders, newest first, and how many there are in all (AWA-07)."""
     query = sa.select(WorkOrder)
@@ -84,9 +101,23 @@ async def unfinished(session: Session, engine_ids: Sequence[str] | None = None) 
 
 
 async def newest_bundle(session: Session, order_id: str) -> Artifact | None:
-    """The newest bundle of commits that an order's sandboxes handed out."""
+    """The newest bundle of commits that an order's sandboxes handed out and that was not refused."""
+    query = sa.select(Artifact).where(
+        Artifact.work_order_id == order_id, Artifact.name.in_(BUNDLES), Artifact.note == ""
+    )
+    return await session.scalar(query.order_by(Artifact.id.desc()).limit(1))
+
+
+async def newest_artifact(session: Session, order_id: str) -> Artifact | None:
+    """The newest bundle, refused or not."""
     query = sa.select(Artifact).where(Artifact.work_order_id == order_id, Artifact.name.in_(BUNDLES))
     return await session.scalar(query.order_by(Artifact.id.desc()).limit(1))
+
+
+async def handed_out(session: Session, attempt_id: str) -> int:
+    """Bytes that an attempt has handed out."""
+    total = sa.select(sa.func.coalesce(sa.func.sum(Artifact.size), 0)).where(Artifact.attempt_id == attempt_id)
+    return int(await session.scalar(total) or 0)
 
 
 async def lost_count(session: Session, order_id: str) -> int:
@@ -107,7 +138,8 @@ async def steps_done(session: Session, order_id: str) -> set[str]:
     query = sa.select(EventRow.payload).where(
         EventRow.work_order_id == order_id, EventRow.event_type == "workflow.phase_completed"
     )
-    return {orjson.loads(payload).get("step", "") for payload in await session.scalars(query)}
+    steps = (orjson.loads(payload).get("step") for payload in await session.scalars(query))
+    return {step for step in steps if isinstance(step, str)}
 
 
 async def timeline(session: Session, order_id: str, *, limit: int, offset: int) -> tuple[Sequence[EventRow], int]:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from sqlalchemy.exc import IntegrityError
 
 from shopfloor.agents import service as agents
-from shopfloor.auth.guard import person, sandbox_or_person
+from shopfloor.auth.guard import SANDBOX_ID, person, sandbox_or_person
 from shopfloor.events.models import EventRow
 from shopfloor.forges import rules as forge_rules
 from shopfloor.kit.clock import iso
@@ -16,7 +17,7 @@ from shopfloor.messages import service as messages
 from shopfloor.sandboxes.port import Isolation
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import WorkOrder
-from shopfloor.workorders.rules import FINISHED, OrderStatus, workflow_type
+from shopfloor.workorders.rules import FINISHED, AttemptState, OrderStatus, workflow_type
 from shopfloor.workorders.schemas import (
     AgentWorkOrder,
     AgentWorkOrderList,
@@ -40,8 +41,11 @@ from shopfloor.workorders.steps.receive import import_commits
 router = APIRouter(prefix="/api/v1", tags=["work orders"])
 Person = Depends(person)
 OrderId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9._-]+$")]
-SandboxId = Annotated[str, Path(max_length=255)]
+SandboxId = Annotated[str, Path(pattern=rf"^{SANDBOX_ID}$")]
 ARTIFACT_NAME = re.compile(r"^[a-z][a-z0-9._-]{0,99}$")
+
+MOST_UPLOADS = 8
+"""What one attempt may hand out in all, in uploads of the largest size."""
 
 
 class IsolationNeeded(Conflict):
@@ -68,12 +72,18 @@ async def create_work_order(
 ) -> AgentWorkOrderResponse:
     """Accept a piece of work; it starts by itself."""
     columns = await _checked(body, house)
-    async with house.database.transaction() as session:
-        order = await service.repeated(session, idempotency_key, **columns)
-        if order is None:
-            order = await service.create(session, **columns, idempotency_key=idempotency_key)
+    try:
+        order = await _accepted(house, idempotency_key, columns)
+    except IntegrityError:  # the same key at the same moment: by now the other request has made the order
+        order = await _accepted(house, idempotency_key, columns)
     house.claimable.set()
     return _answer(order)
+
+
+async def _accepted(house: Tools, key: str | None, columns: dict[str, Any]) -> WorkOrder:
+    async with house.database.transaction() as session:
+        order = await service.repeated(session, key, **columns)
+        return order or await service.create(session, **columns, idempotency_key=key)
 
 
 async def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str, Any]:
@@ -129,16 +139,18 @@ async def prompt_work_order(order_id: OrderId, body: PromptRequest, house: Toole
     if body.agent_work_order_id not in {None, order_id}:
         raise Malformed("agent_work_order_id differs from the one in the path")
     async with house.database.transaction() as session:
-        order = await queries.get(session, order_id)
-        if order.status in FINISHED:
+        order = await queries.locked(session, order_id)
+        attempt = await queries.current_attempt(session, order_id)
+        if order.status in FINISHED or (attempt and attempt.state == AttemptState.DELIVERING):
             raise service.OrderFinished(
-                f"the order is {order.status}", hint="Use retry with a prompt to continue it, or create a new one."
+                "the agent has finished" if order.status not in FINISHED else f"the order is {order.status}",
+                hint="Use retry with a prompt to continue it, or create a new one.",
             )
-        if order.status == OrderStatus.PENDING or not order.sandbox_identifier:
+        if order.status == OrderStatus.PENDING or attempt is None or queries.ended(attempt):
             order.prompts = [*order.prompts, body.prompt_text]
             note, message_id = "kept for the start", None
         else:
-            message = await messages.queue(session, order.sandbox_identifier, body.prompt_text)
+            message = await messages.queue(session, attempt.sandbox_id, body.prompt_text)
             note, message_id = "queued for the running agent", message.id
     return PromptResponse(agent_work_order_id=order_id, prompt_accepted=True, message=note, message_id=message_id)
 
@@ -147,7 +159,7 @@ async def prompt_work_order(order_id: OrderId, body: PromptRequest, house: Toole
 async def cancel_work_order(order_id: OrderId, house: Tooled) -> AgentWorkOrderResponse:
     """Cancel: the agent is stopped gracefully, what it committed stays."""
     async with house.database.transaction() as session:
-        order = await queries.get(session, order_id)
+        order = await queries.locked(session, order_id)
         await service.request_cancel(session, order)
         await session.refresh(order)
     house.tell(order_id)
@@ -160,10 +172,12 @@ async def retry_work_order(
 ) -> AgentWorkOrderResponse:
     """Continue a failed or cancelled order from its last commit and conversation."""
     wish = body or RetryRequest()
-    if wish.agent:
-        agents.profile(house.settings, wish.agent)
+    profile = agents.profile(house.settings, wish.agent) if wish.agent else None
     async with house.database.transaction() as session:
-        order = await queries.get(session, order_id)
+        order = await queries.locked(session, order_id)
+        if profile and wish.agent != order.agent:
+            agents.checked_options(profile, order.agent_options)
+            wish.model = wish.model or profile.model
         await service.retry(session, order, prompt=wish.prompt, agent=wish.agent, model=wish.model)
         await session.refresh(order)
     house.claimable.set()
@@ -231,9 +245,11 @@ async def put_artifact(
     """Take in a bundle of commits, a transcript or another file; durable before it is answered."""
     if not ARTIFACT_NAME.match(name):
         raise Malformed("an artifact's name is lower case letters, digits, dots, dashes")
+    most = house.settings.max_upload_bytes
     async with house.database.reading() as session:
-        await queries.attempt_of_sandbox(session, sandbox_id)
-    sha256, size = await house.blobs.put(request.stream(), limit=house.settings.max_upload_bytes)
+        attempt = await queries.attempt_of_sandbox(session, sandbox_id)
+        left = MOST_UPLOADS * most - await queries.handed_out(session, attempt.attempt_id)
+    sha256, size = await house.blobs.put(request.stream(), limit=max(0, min(most, left)))
     async with house.database.transaction() as session:
         artifact = await service.add_artifact(
             session, sandbox_id, name=name, sha256=sha256, size=size, head_commit=x_head_sha

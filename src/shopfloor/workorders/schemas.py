@@ -2,13 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from shopfloor.kit.http import Schema, Timestamp
+from shopfloor.kit.http import Body, Schema, Timestamp
 from shopfloor.workorders.rules import OrderStatus
 
 
-class CreateAgentWorkOrderRequest(Schema):
+class CreateAgentWorkOrderRequest(Body):
     """AWM-07, with what our users need beside it."""
 
     repository_url: str = Field(min_length=1, max_length=2000)
@@ -23,13 +23,6 @@ class CreateAgentWorkOrderRequest(Schema):
     allow_no_isolation: bool = False
     max_attempts: int | None = Field(None, ge=1, le=20)
     timeout_seconds: float | None = Field(None, gt=0, le=7 * 86400)
-
-    @field_validator("initial_prompt", "repository_url", "base_branch", "model", "agent")
-    @classmethod
-    def _no_nul(cls, value: str | None) -> str | None:
-        if value and ("\x00" in value or (not value.isascii() and _lone_surrogate(value))):
-            raise ValueError("must not contain NUL or broken characters")
-        return value
 
 
 class AgentWorkOrder(Schema):
@@ -84,7 +77,7 @@ class AgentWorkOrderList(Schema):
     has_more: bool
 
 
-class PromptRequest(Schema):
+class PromptRequest(Body):
     """AWM-08; the id in the body may be left out, it is in the path."""
 
     prompt_text: str = Field(min_length=1, max_length=10_000)
@@ -100,7 +93,7 @@ class PromptResponse(Schema):
     message_id: str | None
 
 
-class RetryRequest(Schema):
+class RetryRequest(Body):
     """How to go on."""
 
     prompt: str = Field("", max_length=100_000)
@@ -152,7 +145,7 @@ class Explanation(Schema):
     what_would_change_it: list[str]
 
 
-class ResultRequest(Schema):
+class ResultRequest(Body):
     """What a worker submits at the end (WRK-04)."""
 
     fencing: int = Field(ge=0, le=2**31 - 1)
@@ -178,7 +171,3 @@ class ArtifactResponse(Schema):
     name: str
     sha256: str
     size: int
-
-
-def _lone_surrogate(value: str) -> bool:
-    return any(0xD800 <= ord(character) <= 0xDFFF for character in value)

@@ -30,8 +30,6 @@ LOGGED = {
     OrderStatus.FAILED: "agent_work_order_failed",
     OrderStatus.CANCELLED: "agent_work_order_cancelled",
 }
-SAME = ("repository_url", "workflow_type", "agent", "initial_prompt", "github_issue_number")
-"""What two requests with one key must agree on."""
 CLAIM_LOCK = 0x5F0F
 """PostgreSQL advisory lock: claims count the host's places one after the other."""
 
@@ -90,7 +88,7 @@ async def repeated(session: Session, key: str | None, **columns: Any) -> WorkOrd
     if key is None:
         return None
     order = await session.scalar(sa.select(WorkOrder).where(WorkOrder.idempotency_key == key))
-    if order and any(getattr(order, name) != columns[name] for name in SAME):
+    if order and any(getattr(order, name) != value for name, value in columns.items()):
         raise KeyReused(f"the key made {order.agent_work_order_id}, which asks for something else")
     return order
 
@@ -104,6 +102,7 @@ async def claim(session: Session, sandboxes: Sandboxes, engine_id: str) -> Attem
         .where(WorkOrder.status == OrderStatus.PENDING, WorkOrder.not_before <= db_time())
         .order_by(WorkOrder.not_before, WorkOrder.created_at)
         .limit(1)
+        .with_for_update(skip_locked=True)
     )
     if (order := await session.scalar(due)) is None:
         return None
@@ -199,10 +198,17 @@ async def step_attempt(session: Session, attempt: Attempt, to: AttemptState, *, 
     return True
 
 
+async def note_trouble(session: Session, attempt_id: str, reason: str) -> None:
+    """Say in the order's reason what is being tried again, so that nobody has to read the log to know."""
+    order, attempt = await queries.locked_attempt(session, attempt_id)
+    if order.status == OrderStatus.RUNNING and order.attempts == attempt.number:
+        order.reason = reason[:2000]
+
+
 async def submit_result(session: Session, sandbox_id: str, result: dict[str, Any]) -> bool:
     """Record what a worker submitted, once; raises StaleFencing for a sandbox that has been replaced."""
     attempt = await queries.attempt_of_sandbox(session, sandbox_id)
-    order = await queries.get(session, attempt.work_order_id)
+    order, attempt = await queries.locked_attempt(session, attempt.attempt_id)
     if result["fencing"] != attempt.number or order.attempts != attempt.number or queries.ended(attempt):
         raise StaleFencing(
             f"attempt {attempt.number} of {order.agent_work_order_id} is {attempt.state}, the newest is {order.attempts}"
@@ -227,6 +233,7 @@ async def submit_result(session: Session, sandbox_id: str, result: dict[str, Any
 async def add_artifact(session: Session, sandbox_id: str, **columns: Any) -> Artifact:
     """Record something a sandbox handed out; its bytes are durable already."""
     attempt = await queries.attempt_of_sandbox(session, sandbox_id)
+    await queries.locked(session, attempt.work_order_id)
     artifact = Artifact(
         work_order_id=attempt.work_order_id, attempt_id=attempt.attempt_id, imported=False, note="", **columns
     )
@@ -259,13 +266,16 @@ async def request_cancel(session: Session, order: WorkOrder) -> None:
 
 
 async def retry(session: Session, order: WorkOrder, *, prompt: str, agent: str | None, model: str | None) -> None:
-    """Queue a failed or cancelled order again; it continues from its last commit and, where possible, conversation."""
+    """Queue a failed or cancelled order again; it continues from its last commit and, where possible, conversation.
+
+    Another agent takes `model`, or its profile's: the old one's model means nothing to it.
+    """
     if order.status not in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
         raise OrderFinished(
             f"the order is {order.status}", hint="Only a failed or cancelled order can be retried; create a new one."
         )
     if agent and agent != order.agent:
-        order.agent, order.agent_session_id = agent, None
+        order.agent, order.agent_session_id, order.model = agent, None, model
     order.model = model or order.model
     if prompt:
         order.prompts = [*order.prompts, prompt]

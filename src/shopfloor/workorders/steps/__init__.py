@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, field
 
 from shopfloor.events.bus import Hub
-from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.service import Repositories
 from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
@@ -30,8 +29,10 @@ class Tools:
     """Set when an order may have become claimable."""
     news: dict[str, asyncio.Event] = field(default_factory=dict)
     """Work order id -> set when something happened to it."""
-    bases: dict[str, asyncio.Task[Base]] = field(default_factory=dict)
-    """Work order id -> the look for its base, begun when it was claimed, until `prepare` takes it."""
+    early: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
+    """Attempt id -> the start of its sandbox, begun when it was claimed, until `prepare` takes it."""
+    imports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    """How many bundles are unpacked at once: a sandbox may hand out any number."""
 
     def tell(self, order_id: str) -> None:
         """Wake whoever watches an order in this process."""

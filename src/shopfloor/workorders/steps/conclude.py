@@ -24,20 +24,30 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
         attempt.sandbox_id, reason=attempt.reason or str(attempt.state), grace_seconds=patience
     )
     await tools.repositories.unpin(order.repository_url, attempt.sandbox_id)
-    inbox = tools.settings.data_dir / "inboxes" / attempt.sandbox_id
-    await asyncio.to_thread(shutil.rmtree, inbox, ignore_errors=True)
+    await _remove(tools, f"inboxes/{attempt.sandbox_id}")
     async with tools.database.transaction() as session:
-        await messages.expire_for(session, attempt.sandbox_id)
-        attempt = await queries.attempt(session, attempt_id)
-        order = await queries.get(session, attempt.work_order_id)
+        order, attempt = await queries.locked_attempt(session, attempt_id)
         if attempt.concluded:
             return
+        unseen = await messages.expire_for(session, attempt.sandbox_id)
         attempt.concluded = True
         attempt.stop_ms, attempt.stop_forced = stop_ms, forced
         if order.attempts == attempt.number and order.status == OrderStatus.RUNNING:
             await decide(session, order, attempt)
+            if (
+                order.status != OrderStatus.COMPLETED
+            ):  # whoever goes on, a next attempt or a retry, is told at its start
+                order.prompts = [*order.prompts, *unseen]
+        everyone = [one.sandbox_id for one in await queries.attempts(session, order.agent_work_order_id)]
+    if order.status == OrderStatus.COMPLETED:  # nobody can ask to continue it, and all it made is delivered
+        await _remove(tools, f"homes/{order.agent_work_order_id}", *(f"spools/{one}" for one in everyone))
     tools.claimable.set()
     tools.news.pop(order.agent_work_order_id, None)
+
+
+async def _remove(tools: Tools, *folders: str) -> None:
+    for folder in folders:
+        await asyncio.to_thread(shutil.rmtree, tools.settings.data_dir / folder, ignore_errors=True)
 
 
 async def decide(session: Session, order: WorkOrder, attempt: Attempt) -> None:

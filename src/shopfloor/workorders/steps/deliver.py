@@ -1,10 +1,10 @@
 """Deliver a finished attempt: its bundle into the mirror, the policy, the push, the change to review."""
 
 from shopfloor.kit import log
-from shopfloor.kit.errors import Problem
+from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.workorders import queries, service
-from shopfloor.workorders.models import WorkOrder
+from shopfloor.workorders.models import Artifact, WorkOrder
 from shopfloor.workorders.rules import AttemptState
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.receive import import_commits
@@ -22,8 +22,7 @@ class NothingDelivered(Problem):
 async def deliver(tools: Tools, attempt_id: str) -> None:
     """Bring the attempt to its end: delivered, or failed with the reason. Idempotent."""
     async with tools.database.transaction() as session:
-        attempt = await queries.attempt(session, attempt_id)
-        order = await queries.get(session, attempt.work_order_id)
+        order, attempt = await queries.locked_attempt(session, attempt_id)
         await service.step_attempt(session, attempt, AttemptState.DELIVERING)
     if queries.ended(attempt):
         return
@@ -37,7 +36,9 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
         await finish(tools, attempt_id, state, f"{result.get('status')}: {reason}")
         return
     try:
-        reason = await _deliver(tools, order)
+        reason = await _deliver(tools, order, result.get("head_sha"))
+    except Unavailable:
+        raise
     except Problem as problem:
         await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=problem.message)
         await finish(
@@ -48,19 +49,24 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
     await finish(tools, attempt_id, AttemptState.DONE, reason)
 
 
-async def _deliver(tools: Tools, order: WorkOrder) -> str:
+async def _deliver(tools: Tools, order: WorkOrder, promised: str | None) -> str:
+    """Push exactly the commit that the result names: an older checkpoint is not what was said to be done."""
     order_id = order.agent_work_order_id
     async with tools.database.reading() as session:
-        bundle = await queries.newest_bundle(session, order_id)
-    if bundle is None:
+        bundle = await queries.newest_artifact(session, order_id)
+    if bundle is None or promised is None:
         raise NothingDelivered("the agent said it was done but committed nothing", hint="Retry with a clearer prompt.")
     head = await import_commits(tools, bundle)
     if head is None:
         async with tools.database.reading() as session:
-            refused = await queries.newest_bundle(session, order_id)
+            refused = await session.get_one(Artifact, bundle.id)
         raise NothingDelivered(
-            f"the sandbox's commits were refused: {refused.note if refused else ''}",
-            hint="Nothing was pushed. The bundle is kept.",
+            f"the sandbox's commits were refused: {refused.note}", hint="Nothing was pushed. The bundle is kept."
+        )
+    if head != promised:
+        raise NothingDelivered(
+            f"the agent's last commit {promised[:12]} was not handed in, the newest that was is {head[:12]}",
+            hint="Nothing was pushed. Retry: it continues from what was handed in.",
         )
     return await _push(tools, order, head)
 
@@ -88,7 +94,7 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
         body=order.initial_prompt,
     )
     async with tools.database.transaction() as session:
-        row = await queries.get(session, order_id)
+        row = await queries.locked(session, order_id)
         row.head_commit, row.change_id, row.github_pull_request_url = head, change.change_id, change.url
     return f"delivered {order.git_branch_name} at {head[:12]}"
 

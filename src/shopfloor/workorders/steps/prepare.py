@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from shopfloor.forges import rules as branches
 from shopfloor.kit import log
 from shopfloor.kit.clock import iso, now
 from shopfloor.kit.db import Session
+from shopfloor.sandboxes import queries as sandboxes
 from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec, View
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
 from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.run import TICK_SECONDS, called_off, finish, glance
 
 logger = log.get(__name__)
 
@@ -39,40 +41,64 @@ class Brief:
 
 
 async def prepare(tools: Tools, attempt_id: str) -> str:
-    """Start the attempt's sandbox; `go`, or `stop` when the attempt is over already."""
-    async with tools.database.transaction() as session:
-        attempt = await queries.attempt(session, attempt_id)
-        if queries.ended(attempt):
+    """Start the attempt's sandbox; `go`, or `stop` when the attempt is over: ended already, cancelled or out of time meanwhile."""
+    starting = tools.early.pop(attempt_id, None) or asyncio.ensure_future(_start(tools, attempt_id, None))
+    try:
+        while not (await asyncio.wait({starting}, timeout=TICK_SECONDS))[0]:
+            async with tools.database.reading() as session:
+                end = called_off(await glance(session, attempt_id))
+            if end and await finish(tools, attempt_id, *end, unless_result=True):
+                return "stop"
+        if not await starting:
             return "stop"
-        order = await queries.get(session, attempt.work_order_id)
-        first = await service.step_attempt(session, attempt, AttemptState.PREPARING)
-        brief = await _brief(session, attempt) if first else None
-    adapter = tools.sandboxes.adapter(order.sandbox_type)
-    running = None if first else await adapter.get(attempt.sandbox_id)
-    if running is None or running.life != Life.RUNNING:
-        if brief is None:  # only now: the token of a sandbox that runs must stay what it is
-            async with tools.database.transaction() as session:
-                brief = await _brief(session, attempt)
-        order = await _settle_base(tools, order, attempt.sandbox_id)
-        spec = await _spec(tools, order, attempt, adapter, brief)
-        await tools.sandboxes.start(order.sandbox_type, spec)
-    capabilities = await adapter.capabilities()
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
     async with tools.database.transaction() as session:
-        attempt = await queries.attempt(session, attempt_id)
-        await tools.sandboxes.started(session, attempt.sandbox_id, capabilities)
+        _, attempt = await queries.locked_attempt(session, attempt_id)
+        adapter = tools.sandboxes.adapter((await sandboxes.get(session, attempt.sandbox_id)).sandbox_type)
+        await tools.sandboxes.started(session, attempt.sandbox_id, await adapter.capabilities())
         if await service.step_attempt(session, attempt, AttemptState.RUNNING):
             await _announce_restart(session, attempt)
     return "go"
 
 
-def look_ahead(tools: Tools, order: WorkOrder) -> None:
-    """Begin to ask the origin for the base of an order just claimed, while its attempt is written down and started."""
-    if not (order.base_commit and order.git_branch_name):
-        looking = asyncio.ensure_future(tools.repositories.resolve(order.repository_url, order.base_branch))
-        looking.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # told when it is asked for, if ever
-        tools.bases[order.agent_work_order_id] = looking
+async def begin(session: Session, attempt: Attempt) -> Brief:
+    """The claim's own transaction takes the attempt on to its preparation."""
+    await service.step_attempt(session, attempt, AttemptState.PREPARING)
+    return await _brief(session, attempt)
+
+
+def start_early(tools: Tools, attempt_id: str, brief: Brief) -> None:
+    """Begin to start the sandbox of an attempt just claimed, while its workflow is written down; `prepare` takes over from here."""
+    starting = asyncio.ensure_future(_start(tools, attempt_id, brief))
+    starting.add_done_callback(lambda done: done.cancelled() or done.exception())  # told where it is taken
+    tools.early[attempt_id] = starting
+
+
+async def _start(tools: Tools, attempt_id: str, brief: Brief | None) -> bool:
+    """Start the sandbox, or find it running; False when the attempt is over already. `brief` comes from the claim, if there is one."""
+    async with tools.database.reading() as session:
+        attempt = await queries.attempt(session, attempt_id)
+        order = await queries.get(session, attempt.work_order_id)
+    if queries.ended(attempt):
+        return False
+    if brief is None:
+        running = await tools.sandboxes.adapter(order.sandbox_type).get(attempt.sandbox_id)
+        if running and running.life == Life.RUNNING:
+            return True
+        async with (
+            tools.database.transaction() as session
+        ):  # only now: the token of a sandbox that runs must stay what it is
+            brief = await _brief(session, attempt)
+    if brief.bundle and not tools.blobs.has(brief.bundle.sha256):
+        # Handed out at a host that is gone with its folder; a common blobs_dir keeps such work (docs: several hosts).
+        logger.warning("bundle_not_found", agent_work_order_id=order.agent_work_order_id, sha256=brief.bundle.sha256)
+        brief = replace(brief, bundle=None)
+    order = await _settle_base(tools, order, attempt.sandbox_id)
+    adapter = tools.sandboxes.adapter(order.sandbox_type)
+    await tools.sandboxes.start(order.sandbox_type, await _spec(tools, order, attempt, adapter, brief))
+    return True
 
 
 async def _brief(session: Session, attempt: Attempt) -> Brief:
@@ -87,14 +113,13 @@ async def _brief(session: Session, attempt: Attempt) -> Brief:
 
 async def _settle_base(tools: Tools, order: WorkOrder, sandbox_id: str) -> WorkOrder:
     """Decide once from which commit the order starts and what its branch is called; the sandbox begins to be."""
-    looking = tools.bases.pop(order.agent_work_order_id, None)
     if order.base_commit and order.git_branch_name:
         async with tools.database.transaction() as session:
             await tools.sandboxes.begin(session, sandbox_id)
         return order
-    base = await (looking or tools.repositories.resolve(order.repository_url, order.base_branch))
+    base = await tools.repositories.resolve(order.repository_url, order.base_branch)
     async with tools.database.transaction() as session:
-        order = await queries.get(session, order.agent_work_order_id)
+        order = await queries.locked(session, order.agent_work_order_id)
         order.base_branch, order.base_commit = base.branch, base.commit
         order.git_branch_name = branches.branch_name(order.agent_work_order_id, issue=order.github_issue_number)
         await tools.sandboxes.begin(session, sandbox_id)

@@ -9,7 +9,7 @@ from shopfloor.kit.db import Session
 from shopfloor.sandboxes import queries as sandboxes
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.port import Life
-from shopfloor.sandboxes.rules import Verdict, missed, verdict
+from shopfloor.sandboxes.rules import SandboxState, Verdict, missed, verdict
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState
@@ -52,9 +52,10 @@ async def watch(tools: Tools, attempt_id: str) -> str:
         gone_for = gone_for + 1 if await _gone(tools, seen) else 0
         if end := await _end(tools, seen, gone_for):
             state, reason = end
-            await finish(tools, attempt_id, state, reason)
-            return "stop"
-        if loop.time() - renewed > tools.settings.orphan_seconds / 4:
+            if await finish(tools, attempt_id, state, reason, unless_result=True):
+                return "stop"
+            continue
+        if not gone_for and loop.time() - renewed > tools.settings.orphan_seconds / 4:
             renewed = loop.time()
             adapter = tools.sandboxes.adapter(seen.sandbox.sandbox_type)
             await adapter.renew(seen.sandbox.sandbox_id, tools.settings.orphan_seconds)
@@ -87,14 +88,21 @@ async def _gone(tools: Tools, seen: Glance) -> bool:
     return info is None or info.life != Life.RUNNING
 
 
-async def _end(tools: Tools, seen: Glance, gone_for: int) -> tuple[AttemptState, str] | None:
-    """The end of the attempt, if it has come. A result in flight gets two more ticks after its sandbox has gone."""
+def called_off(seen: Glance) -> tuple[AttemptState, str] | None:
+    """The end that a person or the order's time limit puts to an attempt."""
     if seen.order.cancel_requested_at is not None:
         return AttemptState.CANCELLED, "cancelled"
-    if gone_for >= 3:
-        return AttemptState.LOST, await _obituary(tools, seen)
     if seen.running_seconds > seen.order.timeout_seconds:
         return AttemptState.FAILED, f"ran longer than the {seen.order.timeout_seconds:.0f} s allowed"
+    return None
+
+
+async def _end(tools: Tools, seen: Glance, gone_for: int) -> tuple[AttemptState, str] | None:
+    """The end of the attempt, if it has come. A result in flight gets two more ticks after its sandbox has gone."""
+    if seen.order.cancel_requested_at is None and gone_for >= 3:
+        return AttemptState.LOST, await _obituary(tools, seen)
+    if end := called_off(seen):
+        return end
     interval = tools.settings.heartbeat_seconds
     listening = max(0.0, time.monotonic() - tools.began - RECONNECT_SECONDS)
     silent = min(seen.silent_seconds, listening)
@@ -114,12 +122,25 @@ async def _obituary(tools: Tools, seen: Glance) -> str:
     return f"the worker ended without a result, exit code {info.exit_code}{why}"
 
 
-async def finish(tools: Tools, attempt_id: str, state: AttemptState, reason: str) -> None:
-    """End an attempt; a later or repeated end changes nothing."""
+async def give_up(tools: Tools, attempt_id: str, reason: str) -> None:
+    """Fail an attempt that cannot go on, and its sandbox with it."""
+    async with tools.database.reading() as session:
+        sandbox_id = (await queries.attempt(session, attempt_id)).sandbox_id
+    await finish(tools, attempt_id, AttemptState.FAILED, reason)
+    await tools.sandboxes.move(sandbox_id, SandboxState.FAILED, reason=reason)
+
+
+async def finish(
+    tools: Tools, attempt_id: str, state: AttemptState, reason: str, *, unless_result: bool = False
+) -> bool:
+    """End an attempt; a later or repeated end changes nothing. Answers False when a result came first and should count."""
     async with tools.database.transaction() as session:
-        attempt = await queries.attempt(session, attempt_id)
+        _, attempt = await queries.locked_attempt(session, attempt_id)
+        if unless_result and attempt.result is not None:
+            return False
         if await service.step_attempt(session, attempt, state, reason=reason):
             order_id = attempt.work_order_id
             logger.info(
                 "attempt_ended", agent_work_order_id=order_id, attempt_id=attempt_id, state=state, reason=reason
             )
+    return True
