@@ -3,15 +3,35 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import platformdirs
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from shopfloor.kit.errors import Misconfigured
 
 CONFIG_VARIABLE = "SHOPFLOOR_CONFIG"
+ORIGIN_PROTOCOLS = ("https", "http", "ssh", "file")
+
+
+def _protocols(given: Any) -> Any:
+    """`https,ssh` as a variable of the environment writes it, or a list; raises ValueError naming what is not known."""
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    if (
+        not isinstance(names, list | tuple | set | frozenset)
+        or not names
+        or not set(map(str, names)) <= set(ORIGIN_PROTOCOLS)
+    ):
+        raise ValueError(f"name one or more of {', '.join(ORIGIN_PROTOCOLS)}")
+    return names
 
 
 class BadConfiguration(Misconfigured):
@@ -48,6 +68,14 @@ class Settings(BaseSettings):
 
     blobs_dir: Path | None = None
     """Where uploads are kept; default `data_dir`/blobs. Several hosts need a folder they all see, to go on with each other's work."""
+
+    origin_protocols: Annotated[frozenset[str], NoDecode, BeforeValidator(_protocols)] = frozenset({"https", "file"})
+    """How repositories may be reached: https, http (unencrypted, with any token), ssh (by the ssh-agent's keys), file (paths of this machine)."""
+    origin_tokens: dict[
+        Annotated[str, StringConstraints(pattern=r"^https?://[^/@\s]+/?$")],
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
+    ] = Field(default_factory=dict)
+    """`"https://git.example.org" = "VARIABLE"`: the variable of the server's environment that holds the token for that host."""
 
     default_agent: str = "claude"
     default_sandbox: str = "local"
@@ -105,6 +133,8 @@ def load(**overrides: Any) -> Settings:
             hint=f"Correct {key} in {config_file()} or the environment variable SHOPFLOOR_{key.upper().replace('.', '__')}.",
             key=key,
         ) from error
+    except SettingsError as error:
+        raise BadConfiguration(str(error), hint="Tables and lists in the environment are written as JSON.") from error
     except (tomllib.TOMLDecodeError, OSError) as error:
         raise BadConfiguration(f"{config_file()}: {error}", hint="Correct the file; it must be valid TOML.") from error
     if not settings.loopback and not settings.api_key:

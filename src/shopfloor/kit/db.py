@@ -76,6 +76,10 @@ def _sqlite_time(element: DatabaseTime, compiler: Any, **kw: Any) -> str:
     return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
 
 
+SERVER_SETTINGS = {"application_name": "shopfloor", "idle_in_transaction_session_timeout": "5000"}
+"""A process that was cut off in the middle of a transaction must not hold its locks: PostgreSQL ends it after so many milliseconds."""
+
+
 class DatabaseAway(Unavailable):
     """The database cannot be reached."""
 
@@ -134,7 +138,7 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=pool_size,
                 pool_pre_ping=True,
-                connect_args={"timeout": 3, "command_timeout": 30},
+                connect_args={"timeout": 3, "command_timeout": 10, "server_settings": SERVER_SETTINGS},
             )
             self.reader = self.writer
 

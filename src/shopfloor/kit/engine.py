@@ -29,6 +29,16 @@ APPLICATION_VERSION = "shopfloor-1"
 type Workflow = Callable[[str], Awaitable[None]]
 
 
+NOTICE_LOSS = {
+    "connect_timeout": "3",
+    "tcp_user_timeout": "10000",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+}
+"""How libpq notices a network that swallows packets: without these it waits for a quarter of an hour."""
+
+
 class State(StrEnum):
     """What became of a workflow."""
 
@@ -167,7 +177,8 @@ class Engine:
 
 def _sync_url(database: Database) -> str:
     driver = "sqlite" if database.sqlite else "postgresql+psycopg"
-    return database.url.set(drivername=driver).render_as_string(hide_password=False)
+    url = database.url.set(drivername=driver)
+    return (url if database.sqlite else url.update_query_dict(NOTICE_LOSS)).render_as_string(hide_password=False)
 
 
 def _sqlite_engine(database: Database) -> sa.Engine:

@@ -11,6 +11,24 @@ from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database
 from shopfloor.sandboxes.service import Sandboxes
 
+DEAF_SECONDS = 5.0
+
+
+@dataclass
+class Ears:
+    """Since when this process listens without a gap: a database that was away kept sandboxes from being heard, so the silence was ours."""
+
+    since: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)
+
+    def listened(self) -> float:
+        """Note that the database just answered; answers the seconds since we listen."""
+        now = time.monotonic()
+        if now - self.last > DEAF_SECONDS:
+            self.since = now
+        self.last = now
+        return now - self.since
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
@@ -23,8 +41,7 @@ class Tools:
     repositories: Repositories
     blobs: BlobStore
     engine_id: str = ""
-    began: float = field(default_factory=time.monotonic)
-    """When this process began to listen: before that, silence was ours."""
+    ears: Ears = field(default_factory=Ears)
     claimable: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an order may have become claimable."""
     news: dict[str, asyncio.Event] = field(default_factory=dict)

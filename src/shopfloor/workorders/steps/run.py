@@ -1,7 +1,6 @@
 """Watch a running attempt: its result, its sandbox, its heartbeats, its cancellation, its time."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 
 from shopfloor.kit import log
@@ -43,6 +42,7 @@ async def watch(tools: Tools, attempt_id: str) -> str:
     while loop.time() < until:
         async with tools.database.reading() as session:
             seen = await glance(session, attempt_id)
+        listening = tools.ears.listened()
         news = tools.news.setdefault(seen.order.agent_work_order_id, asyncio.Event())
         news.clear()
         if queries.ended(seen.attempt):
@@ -50,7 +50,7 @@ async def watch(tools: Tools, attempt_id: str) -> str:
         if seen.attempt.result is not None:
             return "deliver"
         gone_for = gone_for + 1 if await _gone(tools, seen) else 0
-        if end := await _end(tools, seen, gone_for):
+        if end := await _end(tools, seen, gone_for, listening):
             state, reason = end
             if await finish(tools, attempt_id, state, reason, unless_result=True):
                 return "stop"
@@ -97,15 +97,14 @@ def called_off(seen: Glance) -> tuple[AttemptState, str] | None:
     return None
 
 
-async def _end(tools: Tools, seen: Glance, gone_for: int) -> tuple[AttemptState, str] | None:
+async def _end(tools: Tools, seen: Glance, gone_for: int, listening: float) -> tuple[AttemptState, str] | None:
     """The end of the attempt, if it has come. A result in flight gets two more ticks after its sandbox has gone."""
     if seen.order.cancel_requested_at is None and gone_for >= 3:
         return AttemptState.LOST, await _obituary(tools, seen)
     if end := called_off(seen):
         return end
     interval = tools.settings.heartbeat_seconds
-    listening = max(0.0, time.monotonic() - tools.began - RECONNECT_SECONDS)
-    silent = min(seen.silent_seconds, listening)
+    silent = min(seen.silent_seconds, max(0.0, listening - RECONNECT_SECONDS))
     count = min(3, missed(silent, interval))
     if count != seen.sandbox.missed_heartbeats:
         await tools.sandboxes.note_silence(seen.sandbox.sandbox_id, count)
