@@ -24,7 +24,7 @@ from shopfloor.workorders.rules import AttemptState, OrderStatus
 from shopfloor.workorders.steps.conclude import decide
 
 CAP = 2
-NEW = {
+NEW: dict[str, Any] = {
     "repository_url": "/r",
     "workflow_type": "agent_workflow_build",
     "sandbox_type": "local",

@@ -20,20 +20,21 @@ def sandboxes(database: Database, tmp_path: Path) -> Sandboxes:
     return Sandboxes(Settings(data_dir=tmp_path, max_sandboxes=3), database, "host-test")
 
 
+WISH: dict[str, Any] = {
+    "repository_url": "/r",
+    "workflow_type": "agent_workflow_build",
+    "sandbox_type": "local",
+    "agent": "script",
+    "agent_options": {},
+    "max_attempts": 3,
+    "timeout_seconds": 60.0,
+    "allow_no_isolation": False,
+}
+
+
 async def ordered(database: Database, **columns: Any) -> str:
-    fields: dict[str, Any] = {
-        "repository_url": "/r",
-        "workflow_type": "agent_workflow_build",
-        "sandbox_type": "local",
-        "agent": "script",
-        "agent_options": {},
-        "initial_prompt": "",
-        "max_attempts": 3,
-        "timeout_seconds": 60.0,
-        "allow_no_isolation": False,
-    }
     async with database.transaction() as session:
-        return (await service.create(session, **fields | columns)).agent_work_order_id
+        return (await service.create(session, **WISH | {"initial_prompt": ""} | columns)).agent_work_order_id
 
 
 async def claim(database: Database, sandboxes: Sandboxes, engine: str = "engine-1") -> Attempt | None:
@@ -148,11 +149,14 @@ async def test_claims_by_two_processes_share_the_work(database: Database, sandbo
 
 
 async def test_a_repeated_request_answers_the_first_order(database: Database) -> None:
-    order_id = await ordered(database, idempotency_key="k1", initial_prompt="do it", github_issue_number=None)
-    wish = {"repository_url": "/r", "workflow_type": "agent_workflow_build", "agent": "script"}
+    order_id = await ordered(database, idempotency_key="k1", initial_prompt="do it")
     async with database.transaction() as session:
-        again = await service.repeated(session, "k1", **wish, initial_prompt="do it", github_issue_number=None)
+        order = await queries.locked(session, order_id)
+        order.base_branch = "main"  # as when it has begun: that is no other request
+        again = await service.repeated(session, "k1", **WISH, initial_prompt="do it")
         with pytest.raises(service.KeyReused):
-            await service.repeated(session, "k1", **wish, initial_prompt="do that", github_issue_number=None)
+            await service.repeated(session, "k1", **WISH, initial_prompt="do that")
+        with pytest.raises(service.KeyReused):
+            await service.repeated(session, "k1", **WISH | {"timeout_seconds": 61.0}, initial_prompt="do it")
     assert again is not None
     assert again.agent_work_order_id == order_id

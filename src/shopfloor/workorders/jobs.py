@@ -48,7 +48,7 @@ LOGGED_AS = {
     "workflow.phase_completed": "workflow_phase_completed",
 }
 """Facts from inside a sandbox -> their names in the log (AWX-10, AWX-11)."""
-TRIES = 3
+TRIES = 5
 """How often a step that fails for no known reason is tried before its attempt fails."""
 PATIENCE_SECONDS = {"prepare": 15.0, "watch": 15.0, "deliver": 120.0}
 """How long a step tries again what cannot be done right now (an origin not reached) before its attempt fails."""

@@ -33,6 +33,8 @@ class WorkOrder(Base):
     sandbox_identifier: Mapped[str | None] = mapped_column(sa.String(255))
     allow_no_isolation: Mapped[bool] = mapped_column(default=False)
     idempotency_key: Mapped[str | None] = mapped_column(sa.String(200), unique=True)
+    request_hash: Mapped[str] = mapped_column(sa.String(64), default="")
+    """Of what was asked for with the key; the columns themselves change while the order lives."""
 
     status: Mapped[str] = mapped_column(sa.String(20))
     current_phase: Mapped[str | None] = mapped_column(sa.String(20))

@@ -1,7 +1,9 @@
 """Work orders: created, claimed, moved, cancelled, retried. Sole writer of their tables."""
 
+import hashlib
 from typing import Any, cast
 
+import orjson
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
@@ -50,7 +52,7 @@ class StaleFencing(Conflict):
     hint = "Stop: this sandbox is no longer wanted."
 
 
-async def create(session: Session, **columns: Any) -> WorkOrder:
+async def create(session: Session, *, idempotency_key: str | None = None, **columns: Any) -> WorkOrder:
     """Accept a piece of work; it starts as soon as a place is free."""
     order = WorkOrder(
         agent_work_order_id=ids.new("wo"),
@@ -62,6 +64,8 @@ async def create(session: Session, **columns: Any) -> WorkOrder:
         git_files_changed=0,
         git_lines_added=0,
         git_lines_removed=0,
+        idempotency_key=idempotency_key,
+        request_hash=_hash(columns),
         **columns,
     )
     session.add(order)
@@ -88,9 +92,13 @@ async def repeated(session: Session, key: str | None, **columns: Any) -> WorkOrd
     if key is None:
         return None
     order = await session.scalar(sa.select(WorkOrder).where(WorkOrder.idempotency_key == key))
-    if order and any(getattr(order, name) != value for name, value in columns.items()):
+    if order and order.request_hash != _hash(columns):
         raise KeyReused(f"the key made {order.agent_work_order_id}, which asks for something else")
     return order
+
+
+def _hash(columns: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(columns, option=orjson.OPT_SORT_KEYS, default=str)).hexdigest()
 
 
 async def claim(session: Session, sandboxes: Sandboxes, engine_id: str) -> Attempt | None:

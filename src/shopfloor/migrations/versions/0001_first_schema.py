@@ -171,6 +171,7 @@ def upgrade() -> None:
         sa.Column("agent_session_id", sa.String(length=255), nullable=True),
         sa.Column("sandbox_identifier", sa.String(length=255), nullable=True),
         sa.Column("allow_no_isolation", sa.Boolean(), nullable=False),
+        sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("idempotency_key", sa.String(length=200), nullable=True),
         sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("current_phase", sa.String(length=20), nullable=True),
