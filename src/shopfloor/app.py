@@ -19,6 +19,7 @@ from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Ingest
 from shopfloor.events.store import store_for
 from shopfloor.features import ROUTERS
+from shopfloor.forges.mirrors.sources import tokens
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import http, log
 from shopfloor.kit.background import Background
@@ -68,7 +69,7 @@ def build(settings: Settings, database: Database, background: Background, hub: H
     app = FastAPI(title="Shopfloor", version=__version__, docs_url="/docs", redoc_url=None)
     here = host_id(settings.data_dir)
     sandboxes = Sandboxes(settings, database, here)
-    repositories = Repositories(settings.data_dir / "repositories")
+    repositories = _repositories(settings)
     tools = Tools(
         settings=settings,
         database=database,
@@ -100,6 +101,13 @@ def build(settings: Settings, database: Database, background: Background, hub: H
     app.add_middleware(SandboxDoor)
     app.add_middleware(http.RequestId)
     return app
+
+
+def _repositories(settings: Settings) -> Repositories:
+    credentials = tokens(settings.origin_tokens)
+    return Repositories(
+        settings.data_dir / "repositories", protocols=settings.origin_protocols, credentials=credentials
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,17 +15,14 @@ from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.mirrors.places import Place
 from shopfloor.forges.mirrors.pushing import Pushed
 from shopfloor.forges.mirrors.reading import Diff, GitProgress
-from shopfloor.forges.mirrors.sources import Source, source
+from shopfloor.forges.mirrors.sources import Credentials, Source, source
 from shopfloor.forges.models import Change
 from shopfloor.forges.port import Draft, Forge, Mergeable, Refs
-from shopfloor.forges.rules import CHANGE, Address, ChangeState, Finding
+from shopfloor.forges.rules import CHANGE, ChangeState, Finding
 from shopfloor.kit import ids, plugins
 from shopfloor.kit.db import Database, Session, db_time
 from shopfloor.kit.errors import Conflict, Problem
-from shopfloor.kit.git import Credential
 
-Credentials = Callable[[Address], Awaitable[Credential | None]]
-"""Who knows what to show to a host."""
 PROTOCOLS = frozenset({"https", "file"})
 REMEMBERED = 2048
 

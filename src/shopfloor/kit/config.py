@@ -1,12 +1,13 @@
 """Settings of the platform: environment (SHOPFLOOR_*), then shopfloor.toml, then defaults. An adapter's own settings live in its Config."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -32,6 +33,14 @@ def _protocols(given: Any) -> Any:
     ):
         raise ValueError(f"name one or more of {', '.join(ORIGIN_PROTOCOLS)}")
     return names
+
+
+def _tokens(given: dict[str, str]) -> dict[str, str]:
+    """The table as it is; raises ValueError that repeats nothing of it, as what stands in the wrong place may be a secret."""
+    for origin, variable in given.items():
+        if not re.fullmatch(r"https?://[^/@\s]+/?", origin) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+            raise ValueError('write "https://host" = "NAME_OF_A_VARIABLE", and the token into that variable')
+    return given
 
 
 class BadConfiguration(Misconfigured):
@@ -71,10 +80,7 @@ class Settings(BaseSettings):
 
     origin_protocols: Annotated[frozenset[str], NoDecode, BeforeValidator(_protocols)] = frozenset({"https", "file"})
     """How repositories may be reached: https, http (unencrypted, with any token), ssh (by the ssh-agent's keys), file (paths of this machine)."""
-    origin_tokens: dict[
-        Annotated[str, StringConstraints(pattern=r"^https?://[^/@\s]+/?$")],
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
-    ] = Field(default_factory=dict)
+    origin_tokens: Annotated[dict[str, str], AfterValidator(_tokens)] = Field(default_factory=dict)
     """`"https://git.example.org" = "VARIABLE"`: the variable of the server's environment that holds the token for that host."""
 
     default_agent: str = "claude"

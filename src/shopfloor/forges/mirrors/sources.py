@@ -4,14 +4,16 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from shopfloor.forges.rules import Address, Kind, file_url
-from shopfloor.kit.errors import Malformed, NotFound
+from shopfloor.kit.errors import Malformed, Misconfigured, NotFound
 from shopfloor.kit.git import Credential
 
+Credentials = Callable[[Address], Awaitable[Credential | None]]
+"""Who knows what to show to a host."""
 LOCAL_SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
@@ -49,7 +51,30 @@ class ShallowRepository(Malformed):
 class ProtocolNotAllowed(Malformed):
     """This kind of address is not enabled here."""
 
-    hint = "Use an https address or a local path."
+    hint = "Use another address, or let the operator add the protocol to origin_protocols (SHOPFLOOR_ORIGIN_PROTOCOLS)."
+
+
+class TokenMissing(Misconfigured):
+    """The variable that should hold this origin's token is not set."""
+
+    hint = "Set the variable that origin_tokens names where the server runs, or take the origin out of origin_tokens."
+
+
+def tokens(variables: Mapping[str, str]) -> Credentials:
+    """Credentials for origins `https://host[:port]` from the named variables of the environment; raises TokenMissing when one is asked for.
+
+    They are read when they are used: no setting, file or message holds a token, nor the variable's name, as that may be one by mistake.
+    """
+    by_origin = {f"{origin.rstrip('/').lower()}/": variable for origin, variable in variables.items()}
+
+    async def credentials(address: Address) -> Credential | None:
+        if (variable := by_origin.get(address.origin)) is None:
+            return None
+        if not (token := os.environ.get(variable)):
+            raise TokenMissing(f"the variable that origin_tokens names for {address.origin} is not set")
+        return Credential(address.origin, token)
+
+    return credentials
 
 
 @dataclass(frozen=True)
@@ -77,12 +102,20 @@ class Source:
 def source(address: Address, allowed: frozenset[str], credential: Credential | None = None) -> Source:
     """How to reach a repository; raises what is wrong with it. Blocks when it is a local path."""
     if str(address.kind) not in allowed:
-        hint = f"Use https://{address.host}/{address.owner}/{address.name}." if address.kind == Kind.SSH else ""
-        raise ProtocolNotAllowed(f"{address.kind}:// is not enabled", hint=hint)
+        other = (
+            f"Use https://{address.host}/{address.owner}/{address.name}, or let" if address.kind == Kind.SSH else "Let"
+        )
+        raise ProtocolNotAllowed(
+            f"{address.kind}:// is not enabled: origin_protocols has {', '.join(sorted(allowed))}",
+            hint=f"{other} the operator add {str(address.kind)!r} to origin_protocols (SHOPFLOOR_ORIGIN_PROTOCOLS).",
+        )
     protocols = frozenset({str(address.kind)})
     if address.kind == Kind.FILE:
-        git_dir = local_git_dir(address.url)
-        return Source(file_url(str(git_dir)), protocols, _server(git_dir))
+        try:
+            git_dir = local_git_dir(address.url)
+            return Source(file_url(str(git_dir)), protocols, _server(git_dir))
+        except OSError as error:
+            raise LocalRepositoryNotFound(f"{address.url[:300]} cannot be read: {error.strerror}") from error
     return Source(address.url, protocols, config=credential.config() if credential else None)
 
 
