@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shopfloor.kit import log
-from shopfloor.kit.db import Base, Database, db_time, sqlite_pragmas
+from shopfloor.kit.db import Base, Database, Session, db_time, sqlite_pragmas
 
 logger = log.get(__name__)
 
@@ -173,6 +173,12 @@ class Engine:
         """Remove the rows of dead engines that own nothing any more."""
         async with self.database.transaction() as session:
             await session.execute(sa.delete(EngineRow).where(EngineRow.id.in_(engines), EngineRow.id != self.id))
+
+
+async def any_alive(session: Session, silent_seconds: float) -> bool:
+    """Whether any engine of any host was heard of in the last so many seconds."""
+    alive = sa.select(EngineRow.id).where(EngineRow.seen_at > db_time(-silent_seconds)).limit(1)
+    return await session.scalar(alive) is not None
 
 
 def _sync_url(database: Database) -> str:

@@ -18,6 +18,8 @@ from shopfloor.kit.background import Background
 from shopfloor.kit.db import AWAY
 from shopfloor.kit.engine import Engine, State
 from shopfloor.kit.errors import Problem, Unavailable
+from shopfloor.messages import service as messages
+from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, Phase
@@ -39,6 +41,7 @@ REACT_TO = (
     "agent.completed",
     "attempt.result_submitted",
     "work_order.status_changed",
+    "sandbox.state_changed",
 )
 REFRESHING = frozenset({"workflow.phase_started", "agent.session", "agent.started"})
 LOGGED_AS = {
@@ -292,6 +295,9 @@ class Jobs:
                     if event.event_type in LOGGED_AS.keys() | REFRESHING:
                         await self._reflect(event, event.work_order_id)
                     self.tools.tell(event.work_order_id)
+                elif event.event_type == "sandbox.state_changed" and event.payload["after"] == SandboxState.TERMINATED:
+                    async with self.tools.database.transaction() as session:
+                        await messages.expire_for(session, event.entity_id)
                 if event.event_type == "work_order.status_changed" and event.payload["after"] != OrderStatus.RUNNING:
                     self.tools.claimable.set()
 

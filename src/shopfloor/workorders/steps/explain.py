@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from shopfloor.events.models import EventRow
 from shopfloor.kit.clock import iso
 from shopfloor.kit.db import Session
+from shopfloor.kit.engine import any_alive
 from shopfloor.workorders import queries
 from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.rules import OrderStatus
@@ -23,6 +24,7 @@ async def explain(tools: Tools, order_id: str) -> dict[str, Any]:
         seen = await glance(session, attempt.attempt_id) if attempt else None
         facts = await _facts(session, order_id)
         place = await tools.sandboxes.has_place(session)
+        alive = tools.database.sqlite or await any_alive(session, 2 * tools.settings.engine_lease_seconds)
     since = next((row.recorded_at for row in facts if row.event_type == "work_order.status_changed"), order.created_at)
     return {
         "subject": order_id,
@@ -30,7 +32,7 @@ async def explain(tools: Tools, order_id: str) -> dict[str, Any]:
         "since": since,
         "reason": order.reason,
         "evidence": [evidence(row) for row in facts],
-        "what_would_change_it": _outlook(tools, order, seen, place=place),
+        "what_would_change_it": _outlook(tools, order, seen, _waiting(order.not_before, place=place, alive=alive)),
     }
 
 
@@ -56,9 +58,9 @@ def evidence(row: EventRow) -> dict[str, Any]:
     }
 
 
-def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, *, place: bool) -> list[str]:
+def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, waiting: str) -> list[str]:
     if order.status == OrderStatus.PENDING:
-        return [_waiting(order.not_before, place=place), "cancel"]
+        return [waiting, "cancel"]
     if order.status == OrderStatus.RUNNING and seen:
         interval = tools.settings.heartbeat_seconds
         return [
@@ -72,5 +74,7 @@ def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, *, place: bool
     return []
 
 
-def _waiting(not_before: datetime, *, place: bool) -> str:
+def _waiting(not_before: datetime, *, place: bool, alive: bool) -> str:
+    if not alive:
+        return "an engine: none is running (start one with 'shopfloor engine' or 'shopfloor up')"
     return f"due at {iso(not_before)}" if place else "a sandbox that ends: every place of this host is taken"
