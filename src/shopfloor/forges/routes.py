@@ -16,7 +16,9 @@ from shopfloor.kit.db import Database
 from shopfloor.kit.http import Schema, Timestamp
 
 router = APIRouter(prefix="/api/v1", tags=["repositories and changes"], dependencies=[Depends(person)])
-ChangeId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9._-]+$")]
+ID = r"^[A-Za-z0-9._-]+$"
+"""Our ids; PostgreSQL would choke on other text (NUL)."""
+ChangeId = Annotated[str, Path(max_length=40, pattern=ID)]
 
 
 class VerifyRepositoryRequest(Schema):
@@ -139,7 +141,7 @@ async def verify_repository(body: VerifyRepositoryRequest, house: House) -> Veri
 async def list_changes(
     data: Data,
     state: ChangeState | None = None,
-    work_order_id: Annotated[str | None, Query(max_length=40)] = None,
+    work_order_id: Annotated[str | None, Query(max_length=40, pattern=ID)] = None,
     repository: Annotated[str | None, Query(max_length=2000)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,

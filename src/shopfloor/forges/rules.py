@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -56,11 +56,6 @@ class Address:
     host: str
     owner: str
     name: str
-
-    @property
-    def github(self) -> bool:
-        """Whether it lies on github.com."""
-        return self.host == "github.com"
 
     @property
     def origin(self) -> str:
@@ -120,6 +115,8 @@ def _with_scheme(text: str) -> Address:
 def _remote(kind: Kind, host: str, path: str) -> Address:
     path = re.sub(r"/+", "/", path).rstrip("/")
     pieces = path.strip("/").split("/")
+    if UNPRINTABLE.search(unquote(path)):
+        raise BadRepositoryUrl("the path of a repository holds no control characters")
     if not path.strip("/") or any(p in {".", ".."} or p.startswith("-") for p in map(unquote, pieces)):
         raise BadRepositoryUrl(f"{kind}://{host} lacks the path of a repository")
     name = pieces[-1].removesuffix(".git")
@@ -156,15 +153,9 @@ def file_url(path: str) -> str:
     return "file://" + quote(path)
 
 
-def branch_name(order_id: str, *, issue: int | None = None, template: str = "", prefix: str = "feat") -> str:
-    """The branch of a work order: `feat-wo-4k9x2m7q`, `feat-issue-12-wo-4k9x2m7q`; a template may place {prefix}, {issue} and {order}."""
-    chosen = template or ("{prefix}-{order}" if issue is None else "{prefix}-issue-{issue}-{order}")
-    if "{order}" not in chosen:
-        raise BadBranchName(
-            f"the template {template[:100]!r} lacks {{order}}", hint="Without the order's id two orders share a branch."
-        )
-    values = {"{prefix}": prefix, "{issue}": str(issue or 0), "{order}": order_id}
-    return our_branch(re.sub(r"\{(prefix|issue|order)\}", lambda found: values[found[0]], chosen))
+def branch_name(order_id: str, *, issue: int | None = None) -> str:
+    """The branch of a work order: `feat-wo-4k9x2m7q`, `feat-issue-12-wo-4k9x2m7q`."""
+    return our_branch(f"feat-{order_id}" if issue is None else f"feat-issue-{issue}-{order_id}")
 
 
 def our_branch(name: str) -> str:
@@ -250,11 +241,6 @@ def phase_history(commits: Iterable[Commit]) -> list[PhaseSpan]:
         ended = made[-1].at if number + 1 < len(spans) else None
         history.append(PhaseSpan(str(phase), started, ended, len(made)))
     return history
-
-
-def current_phase(history: Sequence[PhaseSpan]) -> str:
-    """The phase a running order is in, as far as its commits tell."""
-    return history[-1].phase if history else str(Phase.PLANNING)
 
 
 class ChangeState(StrEnum):
