@@ -10,10 +10,11 @@ from fastapi import FastAPI
 
 from shopfloor.events import models as _events  # noqa: F401 - its table must exist
 from shopfloor.forges import routes
+from shopfloor.forges.models import Change
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import http
 from shopfloor.kit.db import Database
-from tests.forges.support import Sandbox, Tripwire, bare, repository
+from tests.forges.support import Sandbox, Tripwire, bare, deliver, repository
 from tests.support import git_http
 
 PROTOCOLS = frozenset({"https", "http", "file"})
@@ -70,3 +71,9 @@ async def box(house: Repositories, origin: Path, place: Path) -> Sandbox:
     """A sandbox over the honest origin, in the hands of a hostile agent."""
     base = await house.resolve(str(origin))
     return Sandbox(await house.golden(str(origin), base.commit), place / "sandbox")
+
+
+@pytest.fixture
+async def change(house: Repositories, database: Database, box: Sandbox, origin: Path) -> Change:
+    """An open change of the honest origin, reached by its path."""
+    return await deliver(house, database, box, origin, {"new.txt": "new\n"})

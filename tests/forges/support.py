@@ -1,12 +1,23 @@
 """Repositories with everything an attacker would put there, and what a sandbox does with an honest one."""
 
+import asyncio
+import os
 import shlex
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
+from shopfloor.forges.mirrors import bundles
+from shopfloor.forges.models import Change
 from shopfloor.forges.service import Repositories
+from shopfloor.kit.db import Database, db_time
+from tests.support import git_http
 from tests.support.platform import git
 
 FIRST = {"README.md": "# Sample\n", "app.py": "print('hello')\n", "pakét/ünï code.txt": "ja\n"}
@@ -108,3 +119,81 @@ async def sandbox(house: Repositories, origin: Path, order_id: str = "wo-1") -> 
     ground = await house.golden(str(origin), base.commit)
     await house.pin(str(origin), ground, f"local-{order_id}-1")
     return Sandbox(ground, house.root.parent / f"sandbox {order_id}", order_id)
+
+
+async def order_head(house: Repositories, origin: Path, box: Sandbox) -> str | None:
+    """Where the order's branch stands, as far as it was handed out."""
+    place = house.place(str(origin))
+    return await bundles.ref_of(place, bundles.order_ref(box.order_id, box.branch)) if place.orders.exists() else None
+
+
+async def deliver(
+    house: Repositories, database: Database, box: Sandbox, origin: Path | str, files: dict[str, str]
+) -> Change:
+    """A sandbox's commit of some files, pushed to the origin and offered for review."""
+    head = box.commit("work", files)
+    await house.import_bundle(str(origin), box.bundle(), **box.request())
+    await house.push(str(origin), head, box.branch)
+    return await offer(house, database, box, origin, head)
+
+
+async def offer(house: Repositories, database: Database, box: Sandbox, origin: Path | str, head: str) -> Change:
+    """A pushed branch, offered for review."""
+    return await house.forge(str(origin)).open_change(
+        database,
+        work_order_id=box.order_id,
+        repository_url=str(origin),
+        base_branch="main",
+        base_commit=box.base,
+        head_branch=box.branch,
+        head_commit=head,
+        title="Do it",
+        body="As asked.",
+    )
+
+
+async def age(database: Database, change: Change) -> None:
+    """Let the last look at a change be a minute ago."""
+    async with database.transaction() as session:
+        mine = sa.update(Change).where(Change.change_id == change.change_id)
+        await session.execute(mine.values(checked_at=db_time(-60)))
+
+
+GATE = """#!/bin/sh
+read -r _ _ ref
+if [ "$ref" = refs/heads/main ] && mkdir {folder}/first 2>/dev/null; then
+    echo here > {folder}/arrived
+    read -r _ < {folder}/go
+fi
+"""
+
+
+class Gate:
+    """A hook of the origin's server: the first push to main stops there until it is let go."""
+
+    def __init__(self, origin: Path, folder: Path, hook: str) -> None:
+        folder.mkdir()
+        self.arrived, self.go = folder / "arrived", folder / "go"
+        for pipe in (self.arrived, self.go):
+            os.mkfifo(pipe)
+        script = origin / "hooks" / hook
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(GATE.format(folder=shlex.quote(str(folder))))
+        script.chmod(0o755)
+
+    async def reached(self) -> None:
+        """Wait until a push stands there."""
+        await asyncio.to_thread(self.arrived.read_text)
+
+    async def open(self) -> None:
+        """Let it go on."""
+        await asyncio.to_thread(self.go.write_text, "go\n")
+
+
+@contextmanager
+def silence(server: git_http.GitServer) -> Iterator[None]:
+    """The server takes calls and says nothing any more."""
+    host, _, port = server.host.partition(":")
+    server.close()
+    with socket.create_server((host, int(port))):
+        yield

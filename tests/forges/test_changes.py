@@ -14,32 +14,8 @@ from shopfloor.forges.service import Repositories
 from shopfloor.forges.steps import merge as merging
 from shopfloor.kit.db import Database
 from shopfloor.kit.errors import Conflict
-from tests.forges.support import Sandbox, commit
+from tests.forges.support import Sandbox, age, commit, deliver
 from tests.support.platform import git
-
-Order = tuple[Change, Sandbox]
-
-
-async def deliver(house: Repositories, database: Database, box: Sandbox, origin: Path, files: dict[str, str]) -> Change:
-    head = box.commit("work", files)
-    await house.import_bundle(str(origin), box.bundle(), **box.request())
-    await house.push(str(origin), head, box.branch)
-    return await house.forge(str(origin)).open_change(
-        database,
-        work_order_id=box.order_id,
-        repository_url=str(origin),
-        base_branch="main",
-        base_commit=box.base,
-        head_branch=box.branch,
-        head_commit=head,
-        title="Do it",
-        body="As asked.",
-    )
-
-
-@pytest.fixture
-async def change(house: Repositories, database: Database, box: Sandbox, origin: Path) -> Change:
-    return await deliver(house, database, box, origin, {"new.txt": "new\n"})
 
 
 async def facts(database: Database) -> list[str]:
@@ -106,6 +82,7 @@ async def test_whether_it_merges_is_told_live(
     change = await deliver(house, database, box, origin, {"app.py": "mine\n"})
     commit(work, "theirs", {"app.py": "theirs\n"})
     git("push", "-q", str(origin), "main", cwd=work)
+    await age(database, change)
     seen = (await client.get(f"/changes/{change.change_id}")).json()
     assert (seen["mergeable"], seen["conflicts"]) == ("false", ["app.py"])
 

@@ -9,7 +9,7 @@ import pytest
 from shopfloor.forges.mirrors.bundles import BundleRefused
 from shopfloor.forges.service import PolicyRefused, Repositories
 from shopfloor.kit.errors import Problem
-from tests.forges.support import Sandbox, blob, commit, holds, raw
+from tests.forges.support import Sandbox, blob, commit, holds, order_head, raw
 from tests.support.platform import git
 
 
@@ -74,7 +74,7 @@ async def test_a_bundle_is_refused(house: Repositories, origin: Path, box: Sandb
     bundle = handmade(box)
     with pytest.raises(BundleRefused):
         await house.import_bundle(str(origin), bundle, **box.request())
-    assert await house.order_head(str(origin), "wo-1", box.branch) is None
+    assert await order_head(house, origin, box) is None
 
 
 def handmade(box: Sandbox) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from shopfloor.forges.mirrors import reading
-from shopfloor.forges.mirrors.reading import FileNotInCommit
 from shopfloor.forges.service import Repositories
 from tests.forges.support import Sandbox, commit, secret
 from tests.support.platform import git
@@ -19,15 +18,7 @@ def linked_secret(work: Path, place: Path) -> str:
     for name in ("notes.md", ".claude/commands/plan.md"):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).symlink_to(place / "secret")
-    (work / "folder").symlink_to(place)
     return commit(work, "links")
-
-
-async def test_links_are_not_followed_when_files_are_read(house: Repositories, work: Path, linked_secret: str) -> None:
-    await house.mirror(str(work))
-    for path in ("notes.md", "folder/secret"):
-        with pytest.raises(FileNotInCommit):
-            await house.read_file(str(work), linked_secret, path)
 
 
 async def test_links_are_no_commands(house: Repositories, work: Path, linked_secret: str) -> None:

@@ -11,11 +11,10 @@ from shopfloor.forges.mirrors import bundles
 from shopfloor.forges.mirrors.bundles import BundleRefused
 from shopfloor.forges.mirrors.mirror import EmptyRepository, NoDefaultBranch, UnknownBase
 from shopfloor.forges.mirrors.pushing import BranchCheckedOut
-from shopfloor.forges.mirrors.reading import FileNotInCommit
 from shopfloor.forges.mirrors.sources import LocalRepositoryNotFound, ProtocolNotAllowed
 from shopfloor.forges.port import BranchMoved
 from shopfloor.forges.service import Repositories
-from tests.forges.support import Sandbox, bare, commit, repository, sandbox
+from tests.forges.support import Sandbox, bare, commit, order_head, repository, sandbox
 from tests.support.platform import folder, git
 
 NOBODY = (65534, 65534)
@@ -123,7 +122,7 @@ async def test_a_bundle_becomes_the_orders_branch(house: Repositories, origin: P
     head = box.commit()
     taken = await house.import_bundle(str(origin), box.bundle(), **box.request())
     assert (taken.head, taken.commits, taken.moved) == (head, 1, True)
-    assert await house.order_head(str(origin), "wo-1", box.branch) == head
+    assert await order_head(house, origin, box) == head
 
 
 async def test_importing_twice_changes_nothing(house: Repositories, origin: Path) -> None:
@@ -141,7 +140,7 @@ async def test_an_old_bundle_that_comes_late_does_not_move_the_branch_back(house
     head = box.commit("two", {"2": "2"})
     await house.import_bundle(str(origin), box.bundle(), **box.request())
     await house.import_bundle(str(origin), early, **box.request())
-    assert await house.order_head(str(origin), "wo-1", box.branch) == head
+    assert await order_head(house, origin, box) == head
 
 
 async def test_a_rewritten_branch_leaves_the_old_work_pinned(house: Repositories, origin: Path) -> None:
@@ -177,7 +176,7 @@ async def test_progress_without_a_head_is_nothing(house: Repositories, origin: P
     assert (await house.progress(str(origin), None, None)).git_commit_count == 0
 
 
-async def test_commands_and_files_are_read_at_their_commit(house: Repositories, work: Path) -> None:
+async def test_commands_are_read_at_their_commit(house: Repositories, work: Path) -> None:
     files = {
         ".claude/commands/plan.md": "Plan: ä",
         ".claude/commands/notes.txt": "no",
@@ -186,14 +185,6 @@ async def test_commands_and_files_are_read_at_their_commit(house: Repositories, 
     tip = commit(work, "commands", files)
     await house.mirror(str(work))
     assert await house.commands(str(work), tip) == {"plan": "Plan: ä"}
-    assert await house.read_file(str(work), tip, "pakét/ünï code.txt") == b"ja\n"
-
-
-@pytest.mark.parametrize("path", ["", "nothing", "pakét", "../x", "/etc/passwd", ":(glob)*", "-x"])
-async def test_a_file_that_is_not_in_the_commit_is_not_found(house: Repositories, work: Path, path: str) -> None:
-    tip = (await house.resolve(str(work))).commit
-    with pytest.raises(FileNotInCommit):
-        await house.read_file(str(work), tip, path)
 
 
 async def test_a_long_diff_is_cut_and_says_so(

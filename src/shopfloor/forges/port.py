@@ -21,6 +21,12 @@ class NotMergeable(Conflict):
     )
 
 
+class NothingToMerge(Conflict):
+    """The base branch already holds everything that this change brings."""
+
+    hint = "Nothing was pushed. Close the change, or merge it without 'squash' to record that its branch was merged."
+
+
 class HeadMoved(Conflict):
     """The change's branch is not where it was when it was looked at."""
 
@@ -53,6 +59,8 @@ class Mergeable:
     tree: str
     """The merged tree; with conflicts, one that holds their markers."""
     conflicts: list[str] = field(default_factory=list)
+    adds: bool = True
+    """False when the merged tree is the base's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +134,12 @@ class Forge(Protocol):
     ) -> str:
         """Merge the change; answers the commit on the base branch.
 
-        `plan` is told the commit before it is pushed; after a crash the merge is repeated with it as `planned`.
+        `plan` is told the commit before it is pushed, and forbids the push by raising; after a crash the merge is
+        repeated with that commit as `planned`.
         """
+
+    async def landed(self, draft: Draft, planned: str) -> bool:
+        """Whether a planned merge is on the base branch; raises Problem when the origin cannot be asked."""
 
     async def close(self, draft: Draft) -> None:
         """Withdraw the change."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from shopfloor.forges.models import Change
-from shopfloor.kit.db import Session
+from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 
 
@@ -20,6 +20,13 @@ async def get(session: Session, change_id: str) -> Change:
     if (change := await session.get(Change, change_id)) is None:
         raise ChangeNotFound(f"there is no change {change_id[:60]!r}")
     return change
+
+
+async def with_freshness(session: Session, change_id: str, seconds: float) -> tuple[Change, bool]:
+    """The change, and whether it was checked within the last `seconds` by the database's clock; raises ChangeNotFound."""
+    change = await get(session, change_id)
+    recent = sa.select(Change.change_id).where(Change.change_id == change_id, Change.checked_at > db_time(-seconds))
+    return change, await session.scalar(recent) is not None
 
 
 async def open_for(session: Session, work_order_id: str, head_branch: str, head_commit: str) -> Change | None:

@@ -1,18 +1,22 @@
 """Repositories as the rest of the house sees them: fetched, checked out, taken in, told about, delivered. All state is on disk."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import sqlalchemy as sa
+
 from shopfloor.events import log as events
 from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded
-from shopfloor.forges import queries, rules
+from shopfloor.forges import queries, rules, turns
 from shopfloor.forges.mirrors import bundles, golden, mirror, pushing, reading
 from shopfloor.forges.mirrors.bundles import Imported
+from shopfloor.forges.mirrors.glance import Glance
 from shopfloor.forges.mirrors.mirror import Base
-from shopfloor.forges.mirrors.places import Place
+from shopfloor.forges.mirrors.places import LOCK_SECONDS, Place
 from shopfloor.forges.mirrors.pushing import Pushed
 from shopfloor.forges.mirrors.reading import Diff, GitProgress
 from shopfloor.forges.mirrors.sources import Credentials, Source, source
@@ -25,6 +29,12 @@ from shopfloor.kit.errors import Conflict, Problem
 
 PROTOCOLS = frozenset({"https", "file"})
 REMEMBERED = 2048
+
+
+class ChangeEnded(Conflict):
+    """The change was merged, closed or delivered anew in the meantime."""
+
+    hint = "Nothing was pushed. Look at the change again and decide anew."
 
 
 class PolicyRefused(Conflict):
@@ -45,6 +55,7 @@ class Repositories:
         self.credentials = credentials
         self._places: dict[str, Place] = {}
         self._synced: dict[str, tuple[float, Refs]] = {}
+        self._glances: dict[str, Glance] = {}
         self._commands: dict[tuple[str, str], dict[str, str]] = {}
         self._progress: dict[tuple[str, str, str], GitProgress] = {}
 
@@ -74,6 +85,16 @@ class Repositories:
             refs = await mirror.refresh(place, await self.source(url), lock)
             self._synced[place.address.url] = (began, refs)
         return refs
+
+    async def glance(self, url: str) -> Refs:
+        """What the origin has, its commits fetched, for who only looks: no lock is taken when nothing is new. Raises OriginSilent; bound it by a timeout."""
+        place = self.place(url)
+
+        async def ask() -> Refs:
+            refs = await self.look(url)
+            return refs if mirror.recorded(place) == refs else await self.sync(url)
+
+        return await self._glances.setdefault(place.address.url, Glance()).take(ask)
 
     async def mirror(self, url: str) -> Path:
         """The bare mirror, made if it is not there yet."""
@@ -111,20 +132,15 @@ class Repositories:
         """The sandbox is gone. Idempotent."""
         await golden.unpin(self.place(url), sandbox_id)
 
-    async def evict(self, url: str, *, keep: int = 3, unused_for: float = 600) -> list[Path]:
-        """Remove the longest unused goldens that no sandbox stands on, and what killed processes left."""
-        return await golden.evict(self.place(url), keep, unused_for)
+    async def evict(self, url: str, *, keep: int = 3, unused_for: float = 600, patience: float = 900) -> list[Path]:
+        """Remove the longest unused goldens that no sandbox stands on, and what killed processes left; answers the goldens removed."""
+        return await golden.evict(self.place(url), keep, unused_for, patience=patience)
 
     async def import_bundle(self, url: str, bundle: Path, *, order_id: str, branch: str, base_commit: str) -> Imported:
         """Take in what a sandbox handed out, after checking every object of it. Idempotent; the order's branch never goes back."""
         place = self.place(url)
         await self._need(place, base_commit)
         return await bundles.take(place, bundle, order_id=order_id, branch=branch, base_commit=base_commit)
-
-    async def order_head(self, url: str, order_id: str, branch: str) -> str | None:
-        """Where an order's branch stands, as far as it was handed out."""
-        place = self.place(url)
-        return await bundles.ref_of(place, bundles.order_ref(order_id, branch)) if place.orders.exists() else None
 
     async def progress(self, url: str, head: str | None, base_commit: str | None) -> GitProgress:
         """How far a branch has come; nothing, while there is no head."""
@@ -147,10 +163,6 @@ class Repositories:
                 self._commands.clear()
             self._commands[key] = await reading.commands(place, commit)
         return self._commands[key]
-
-    async def read_file(self, url: str, commit: str, path: str) -> bytes:
-        """A regular file at a commit, read from git, links not followed."""
-        return await reading.read_file(self.place(url), commit, path)
 
     async def diff(self, url: str, base: str, head: str) -> Diff:
         """What `head` changed since it left `base`."""
@@ -221,22 +233,30 @@ class Reviews:
     forge: Forge
 
     async def open_change(self, database: Database, **fields: str) -> Change:
-        """Offer a pushed branch for review (the fields of Draft); offering it again brings the change up to date. Idempotent."""
+        """Offer a pushed branch for review (the fields of Draft); offering it again brings the change up to date. Idempotent.
+
+        Waits for a merge of the same change: what is delivered meanwhile becomes a change of its own.
+        """
         draft = Draft(**fields)
         published = await self.forge.open_change(draft)
-        verdict = await self.check(draft)
-        async with database.transaction() as session:
-            return await _record(session, draft, self.forge.name, published.url, verdict)
-
-    async def check(self, draft: Draft) -> Verdict:
-        """Whether the change merges into what its base branch is now."""
         try:
-            base = (await self.repositories.sync(draft.repository_url)).heads.get(draft.base_branch)
-            if base is None:
-                return UNKNOWN
-            merged = await self.repositories.mergeable(draft.repository_url, base, draft.head_commit)
+            verdict = await self.check(draft, await self.repositories.sync(draft.repository_url))
         except Problem:
+            verdict = UNKNOWN
+        async with contextlib.AsyncExitStack() as held:
+            async with database.reading() as session:
+                found = await queries.open_for(session, draft.work_order_id, draft.head_branch, draft.head_commit)
+            if found:
+                place = self.repositories.place(draft.repository_url)
+                await held.enter_async_context(turns.turn(database, place, found.change_id, patience=LOCK_SECONDS))
+            async with database.transaction() as session:
+                return await _record(session, draft, self.forge.name, published.url, verdict)
+
+    async def check(self, draft: Draft, refs: Refs) -> Verdict:
+        """Whether the change merges into what its base branch is in `refs`; raises Problem when git cannot tell."""
+        if (base := refs.heads.get(draft.base_branch)) is None:
             return UNKNOWN
+        merged = await self.repositories.mergeable(draft.repository_url, base, draft.head_commit)
         return Verdict("true" if merged.clean else "false", merged.conflicts[:100])
 
 
@@ -267,6 +287,26 @@ def note(change: Change, verdict: Verdict) -> None:
     """Write down whether the change can be merged."""
     change.mergeable, change.conflicts = verdict.mergeable, verdict.conflicts
     change.checked_at = cast("Any", db_time())
+
+
+async def note_if_same(session: Session, seen: Change, verdict: Verdict) -> Change:
+    """Write down a verdict on what was seen, unless the change has ended or holds other commits by now; answers what it is now."""
+    change = await queries.get(session, seen.change_id)
+    if change.state == ChangeState.OPEN and change.head_commit == seen.head_commit:
+        note(change, verdict)
+        await session.flush()
+        await session.refresh(change)
+    return change
+
+
+async def plan(session: Session, change_id: str, head_commit: str, commit: str) -> None:
+    """Note the commit that is about to be pushed; raises ChangeEnded when there is no such open change any more."""
+    same = sa.and_(Change.change_id == change_id, Change.head_commit == head_commit, Change.state == ChangeState.OPEN)
+    noted = await session.execute(
+        sa.update(Change).where(same).values(planned_commit=commit).returning(Change.change_id)
+    )
+    if noted.first() is None:
+        raise ChangeEnded
 
 
 def draft_of(change: Change) -> Draft:

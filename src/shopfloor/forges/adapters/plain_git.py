@@ -10,6 +10,7 @@ from shopfloor.forges.port import (
     Forge,
     HeadMoved,
     HostGit,
+    NothingToMerge,
     NotMergeable,
     Published,
 )
@@ -62,6 +63,11 @@ class PlainGit:
                 return commit
         raise AssertionError
 
+    async def landed(self, draft: Draft, planned: str) -> bool:
+        """Ask the base branch itself."""
+        base = (await self.host.sync(draft.repository_url)).heads.get(draft.base_branch)
+        return base is not None and await self.host.contains(draft.repository_url, base, planned)
+
     async def _base(self, draft: Draft) -> str:
         """Where the base branch stands, once the change's own branch is seen to stand where it should."""
         heads = (await self.host.sync(draft.repository_url)).heads
@@ -81,6 +87,8 @@ class PlainGit:
         if not merged.clean:
             named = ", ".join(merged.conflicts[:5])
             raise NotMergeable(f"conflicts with {draft.base_branch} in {named}", conflicts=merged.conflicts[:100])
+        if squash and not merged.adds:
+            raise NothingToMerge(f"{draft.base_branch} already holds everything that {draft.head_branch} brings")
         trailer = f"Shopfloor-Order: {draft.work_order_id}"
         parents: tuple[str, ...] = (base,) if squash else (base, draft.head_commit)
         if squash:

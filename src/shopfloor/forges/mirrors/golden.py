@@ -78,9 +78,9 @@ async def make(place: Place, commit: str, owner: tuple[int, int] | None) -> Path
             return path
         async with place.scratch() as folder:
             made = folder / "golden"
-            async with place.locked() as lock:
+            async with place.locked():
                 await asyncio.to_thread(_copy, place.mirror, made, commit)
-            await _check_out(made, commit, lock)
+            await _check_out(made, commit)
             if owner and owner != (os.geteuid(), os.getegid()):
                 await asyncio.to_thread(_give, made, owner)
             made.chmod(0o755)
@@ -111,9 +111,8 @@ def _copy(mirror: Path, made: Path, commit: str) -> None:
         (inner / "packed-refs").write_bytes(packed.read_bytes().replace(b" refs/heads/", b" refs/remotes/origin/"))
 
 
-async def _check_out(made: Path, commit: str, lock: int) -> None:
+async def _check_out(made: Path, commit: str) -> None:
     """Write the files. Nobody but us can reach this folder yet."""
-    del lock
     await git.run(
         *("checkout", "--quiet", "--force", "--detach", commit, "--"),
         git_dir=made / ".git",
@@ -158,10 +157,13 @@ def pinned_by(place: Place, path: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
-async def evict(place: Place, keep: int, unused_for: float = FRESH_SECONDS) -> list[Path]:
-    """Remove goldens that no sandbox stands on, but the `keep` last used; sweep what killed processes left."""
+async def evict(place: Place, keep: int, unused_for: float = FRESH_SECONDS, *, patience: float) -> list[Path]:
+    """Remove goldens that no sandbox stands on, but the `keep` last used; sweep what killed processes left.
+
+    Raises RepositoryBusy when a checkout is being made for longer than `patience` seconds.
+    """
     gone = []
-    async with place.locked("goldens"):
+    async with place.locked("goldens", patience=patience):
         free = [path for path in place.goldens.iterdir() if not pinned_by(place, path)]
         free.sort(key=lambda path: _when(place, path), reverse=True)
         for path in free[keep:]:

@@ -128,11 +128,11 @@ async def refresh(place: Place, source: Source, lock: int) -> Refs:
     if place.mirror.exists() and recorded(place) == refs:
         return refs
     if place.mirror.exists():
-        await _fetch(place, place.mirror, source, lock)
+        await _fetch(place.mirror, source, lock)
     else:
         async with place.scratch() as folder:
             await init(folder / "mirror.git", next(iter((refs.heads | refs.tags).values())))
-            await _fetch(place, folder / "mirror.git", source, lock)
+            await _fetch(folder / "mirror.git", source, lock)
             publish(folder / "mirror.git", place.mirror)
     write(place.seen, json.dumps(vars(refs)).encode())
     await _fold(place, lock)
@@ -147,7 +147,7 @@ def recorded(place: Place) -> Refs | None:
         return None
 
 
-async def _fetch(place: Place, git_dir: Path, source: Source, lock: int) -> None:
+async def _fetch(git_dir: Path, source: Source, lock: int) -> None:
     args = ("fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
     for last in (False, True):
         try:
@@ -165,7 +165,6 @@ async def _fetch(place: Place, git_dir: Path, source: Source, lock: int) -> None
         else:
             break
     await git.run("pack-refs", "--all", git_dir=git_dir, keep_open=(lock,))
-    del place
 
 
 def clear_locks(git_dir: Path, error: git.GitFailed) -> bool:

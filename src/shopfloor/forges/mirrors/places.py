@@ -5,8 +5,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from shopfloor.kit import git
 from shopfloor.kit.errors import Unavailable
 
 LOCK_SECONDS = 900.0
+FOLDER = re.compile(r"[0-9a-f]{32}")
 
 
 class RepositoryBusy(Unavailable):
@@ -50,16 +53,32 @@ class Place:
             write(label, self.address.url.encode())
 
     @contextlib.asynccontextmanager
-    async def locked(self, name: str = "mirror") -> AsyncIterator[int]:
-        """Hold one of this repository's locks, against tasks and processes; answers a file descriptor that holds it, for git to inherit."""
+    async def locked(self, name: str = "mirror", *, patience: float = LOCK_SECONDS) -> AsyncIterator[int]:
+        """Hold one of this repository's locks, against tasks and processes; answers a file descriptor that holds it, for git to inherit.
+
+        Raises RepositoryBusy after `patience` seconds; with 0 it is tried once.
+        """
         self.make()
-        async with self._turns.setdefault(name, asyncio.Lock()):
-            file = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                await _acquire(file)
-                yield file
-            finally:
+        until = time.monotonic() + patience
+        turn = self._turns.setdefault(name, asyncio.Lock())
+        await _turn(turn, patience)
+        file = -1
+        try:
+            file = os.open(self._lock(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            await _acquire(file, until)
+            yield file
+        finally:
+            if file >= 0:
                 os.close(file)
+            turn.release()
+
+    def forget(self, name: str) -> None:
+        """Remove a lock that nobody needs any more. Who still waits for it must find nothing left to do: it no longer keeps anyone out."""
+        self._turns.pop(name, None)
+        self._lock(name).unlink(missing_ok=True)
+
+    def _lock(self, name: str) -> Path:
+        return self.folder / f"{name}.lock"
 
     @contextlib.asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
@@ -91,19 +110,38 @@ class Place:
             os.close(file)
 
 
-async def _acquire(file: int) -> None:
-    loop = asyncio.get_running_loop()
-    until, pause = loop.time() + LOCK_SECONDS, 0.002
+async def _turn(turn: asyncio.Lock, patience: float) -> None:
+    """Queue among the tasks of this process."""
+    try:
+        async with asyncio.timeout(patience):
+            await turn.acquire()
+    except TimeoutError:
+        raise RepositoryBusy from None
+
+
+async def _acquire(file: int, until: float) -> None:
+    """Queue among processes, until a moment of the monotonic clock."""
+    pause = 0.002
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if loop.time() > until:
+            if time.monotonic() >= until:
                 raise RepositoryBusy from None
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.1)
         else:
             return
+
+
+def folders(root: Path) -> list[Path]:
+    """The folders of all repositories that this host keeps something of. Blocks."""
+    return sorted(path for path in root.glob("*") if FOLDER.fullmatch(path.name) and path.is_dir())
+
+
+def label(folder: Path) -> str:
+    """The address of the repository that a folder belongs to; raises FileNotFoundError when a killed process did not come to write it."""
+    return (folder / "url").read_text()
 
 
 def write(path: Path, data: bytes) -> None:

@@ -1,33 +1,24 @@
-"""What the host's repositories tell: progress, files, diffs, conflicts. Read from objects, never from a work tree."""
+"""What the host's repositories tell: progress, commands, diffs, conflicts. Read from objects, never from a work tree."""
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shopfloor.forges.mirrors.bundles import is_ancestor, require
+from shopfloor.forges.mirrors.mirror import has
 from shopfloor.forges.mirrors.places import Place
 from shopfloor.forges.port import Mergeable
 from shopfloor.forges.rules import SYMLINK, Changed, Commit, PhaseSpan, phase_history
 from shopfloor.kit import git
-from shopfloor.kit.errors import NotFound, TooLarge
 
 MAX_COMMITS = 5000
 MAX_MESSAGE = 2000
 MAX_COMMAND = 64 << 10
 MAX_COMMANDS = 100
-MAX_FILE = 1 << 20
 MAX_DIFF = 4 << 20
 COMMANDS = ".claude/commands"
 COMMAND_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.md")
 DIFF = ("--no-ext-diff", "--no-textconv", "--no-color")
-
-
-class FileNotInCommit(NotFound):
-    """There is no such file in this commit."""
-
-
-class FileTooLarge(TooLarge):
-    """The file is too large to show."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +106,6 @@ async def commands(place: Place, commit: str) -> dict[str, str]:
     return found
 
 
-async def read_file(place: Place, commit: str, path: str, max_bytes: int = MAX_FILE) -> bytes:
-    """The bytes of a regular file at a commit; links are not followed."""
-    await require(place, commit)
-    if "\0" in path or not path.strip("/") or {"..", "."} & set(path.split("/")):
-        raise FileNotInCommit(f"{path[:200]!r} is not the name of a file")
-    said = await git.run("ls-tree", "-z", "-l", commit, "--", path.strip("/"), git_dir=place.orders)
-    entry = said.decode(errors="replace").partition("\0")[0]
-    facts = entry.partition("\t")[0].split()
-    if not facts or facts[1] != "blob" or facts[0] == SYMLINK:
-        raise FileNotInCommit(f"there is no file {path[:200]!r} in {commit[:12]}")
-    if int(facts[3]) > max_bytes:
-        raise FileTooLarge(f"{path[:200]!r} has {facts[3]} bytes; at most {max_bytes} are shown")
-    return await git.run("cat-file", "blob", facts[2], git_dir=place.orders, max_output=max_bytes)
-
-
 async def diff(place: Place, base: str, head: str, max_bytes: int = MAX_DIFF) -> Diff:
     """What `head` changed since it left `base`."""
     await require(place, base, head)
@@ -151,7 +127,8 @@ async def mergeable(place: Place, base: str, head: str) -> Mergeable:
     if merged.exit_code not in {0, 1} or not merged.stdout:
         raise git.failure(("merge-tree",), merged)
     tree, *names = merged.stdout.decode(errors="replace").rstrip("\0").split("\0")
-    return Mergeable(merged.exit_code == 0, tree, list(dict.fromkeys(names)))
+    before = (await git.run("rev-parse", f"{base}^{{tree}}", git_dir=place.orders)).decode().strip()
+    return Mergeable(merged.exit_code == 0, tree, list(dict.fromkeys(names)), adds=tree != before)
 
 
 async def commit_merge(place: Place, tree: str, parents: tuple[str, ...], message: str) -> str:
@@ -165,9 +142,9 @@ async def commit_merge(place: Place, tree: str, parents: tuple[str, ...], messag
 
 
 async def contains(place: Place, newer: str, older: str) -> bool:
-    """Whether `newer` contains `older`."""
-    await require(place, newer, older)
-    return await is_ancestor(place.orders, older, newer)
+    """Whether `newer` contains `older`. We hold all that `newer` contains: what we do not hold, as another host made it, is not in it."""
+    await require(place, newer)
+    return await has(place.orders, older) and await is_ancestor(place.orders, older, newer)
 
 
 async def changed(place: Place, base: str, head: str) -> tuple[list[Changed], list[int]]:
