@@ -1,7 +1,9 @@
 """Golden checkouts: exact, independent, owned, pinned, evicted."""
 
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,69 @@ async def test_the_last_used_goldens_are_kept(house: Repositories, work: Path) -
         grounds.append(await house.golden(str(work), commit(work, f"{number}")))
         os.utime(house.place(str(work)).pins / f"{grounds[-1].name}.used", (number, number))
     assert await house.evict(str(work), keep=1, unused_for=0) == [grounds[1], grounds[0]]
+
+
+@pytest.fixture
+async def grounds(house: Repositories, origin: Path, work: Path) -> list[Path]:
+    """A golden of each of two repositories."""
+    return [await house.golden(str(place), (await house.resolve(str(place))).commit) for place in (origin, work)]
+
+
+async def test_goldens_of_every_repository_on_disk_are_evicted(house: Repositories, grounds: list[Path]) -> None:
+    another = Repositories(house.root)
+    assert sorted(await another.evict_all(keep=0, unused_for=0)) == sorted(grounds)
+    assert await another.evict_all(keep=0, unused_for=0) == []
+
+
+def no_label(folder: Path) -> None:
+    (folder / "url").unlink()
+
+
+def bad_label(folder: Path) -> None:
+    (folder / "url").write_bytes(b"\xff\x00")
+
+
+def another_label(folder: Path) -> None:
+    (folder / "url").write_text("ext::sh -c x")
+
+
+def no_pins(folder: Path) -> None:
+    shutil.rmtree(folder / "pins")
+    (folder / "pins").write_text("not a folder")
+
+
+@pytest.mark.parametrize("spoil", [no_label, bad_label, another_label, no_pins])
+async def test_a_spoilt_repository_keeps_no_other_from_eviction(
+    house: Repositories, grounds: list[Path], origin: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(house.place(str(origin)).folder)
+    assert await house.evict_all(keep=0, unused_for=0) == [grounds[1]]
+    assert grounds[0].exists()
+
+
+async def test_a_busy_repository_keeps_no_other_from_eviction(
+    house: Repositories, grounds: list[Path], origin: Path
+) -> None:
+    for busy in (house, Repositories(house.root)):
+        async with busy.place(str(origin)).locked("goldens"):
+            began = time.monotonic()
+            gone = await house.evict_all(keep=0, unused_for=0)
+        assert time.monotonic() - began < 20
+        assert grounds[0] not in gone
+    assert not grounds[1].exists()
+
+
+async def test_eviction_makes_no_folder_and_touches_nothing_else(house: Repositories, grounds: list[Path]) -> None:
+    (house.root / "probe.git").mkdir()
+    (house.root / ("f" * 32)).write_text("a file")
+    before = sorted(path.name for path in house.root.iterdir())
+    await house.evict_all(keep=9)
+    assert sorted(path.name for path in house.root.iterdir()) == before
+    assert all(ground.exists() for ground in grounds)
+
+
+async def test_a_house_without_any_repository_has_nothing_to_evict(tmp_path: Path) -> None:
+    assert await Repositories(tmp_path / "nothing").evict_all() == []
 
 
 async def test_pinning_what_is_gone_says_so(house: Repositories, origin: Path) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from shopfloor.events import log as events
 from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded
 from shopfloor.forges import queries, rules, turns
-from shopfloor.forges.mirrors import bundles, golden, mirror, pushing, reading
+from shopfloor.forges.mirrors import bundles, golden, mirror, places, pushing, reading
 from shopfloor.forges.mirrors.bundles import Imported
 from shopfloor.forges.mirrors.glance import Glance
 from shopfloor.forges.mirrors.mirror import Base
@@ -23,9 +23,11 @@ from shopfloor.forges.mirrors.sources import Credentials, Source, source
 from shopfloor.forges.models import Change
 from shopfloor.forges.port import Draft, Forge, Mergeable, Refs
 from shopfloor.forges.rules import CHANGE, ChangeState, Finding
-from shopfloor.kit import ids, plugins
+from shopfloor.kit import ids, log, plugins
 from shopfloor.kit.db import Database, Session, db_time
 from shopfloor.kit.errors import Conflict, Problem
+
+logger = log.get(__name__)
 
 PROTOCOLS = frozenset({"https", "file"})
 REMEMBERED = 2048
@@ -135,6 +137,16 @@ class Repositories:
     async def evict(self, url: str, *, keep: int = 3, unused_for: float = 600, patience: float = 900) -> list[Path]:
         """Remove the longest unused goldens that no sandbox stands on, and what killed processes left; answers the goldens removed."""
         return await golden.evict(self.place(url), keep, unused_for, patience=patience)
+
+    async def evict_all(self, *, keep: int = 3, unused_for: float = 600) -> list[Path]:
+        """`evict` for every repository that has a folder here. One that fails, or is busy for a second, is logged and keeps no other waiting."""
+        gone: list[Path] = []
+        for folder in await asyncio.to_thread(places.folders, self.root):
+            try:
+                gone += await self.evict(places.label(folder), keep=keep, unused_for=unused_for, patience=1)
+            except (Problem, OSError, UnicodeError) as error:
+                logger.warning("repository_eviction_failed", folder=folder.name, reason=str(error))
+        return gone
 
     async def import_bundle(self, url: str, bundle: Path, *, order_id: str, branch: str, base_commit: str) -> Imported:
         """Take in what a sandbox handed out, after checking every object of it. Idempotent; the order's branch never goes back."""
