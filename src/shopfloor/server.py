@@ -62,6 +62,7 @@ async def run(settings: Settings, *, api: bool = True, engine: bool = True) -> N
     """Run until SIGINT or SIGTERM."""
     sys.setswitchinterval(SWITCH_SECONDS)
     await asyncio.to_thread(_migrate, settings)
+    application.door_path(settings)
     tcp = listener(settings) if api else None
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -76,7 +77,13 @@ async def run(settings: Settings, *, api: bool = True, engine: bool = True) -> N
 
             await stack.enter_async_context(working(app.state.tools))
         logger.info("server_started", host=settings.host, port=tcp.getsockname()[1] if tcp else None, pid=os.getpid())
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, *served}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():  # a server ended by itself: nobody could reach what it served, so all ends
+            failed = next(task for task in served if task.done())
+            logger.error("server_failed", exc_info=failed.exception())
+            logging.shutdown()
+            os._exit(1)
         logger.info("server_stopping")
         for server in servers:
             server.should_exit = True

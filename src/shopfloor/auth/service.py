@@ -1,6 +1,7 @@
 """Sandbox tokens: issue, revoke, check."""
 
 import hashlib
+import re
 import time
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from shopfloor.kit import ids
 from shopfloor.kit.db import Database, Session
 
 PREFIX = "sfs"
+TOKEN = re.compile(rf"{PREFIX}_[\w-]{{43}}", re.ASCII)
 REMEMBERED_SECONDS = 2.0
 MOST_REMEMBERED = 10_000
 _CHANGED = "sandbox_tokens_changed"
@@ -49,7 +51,9 @@ class Tokens:
         database.on_commit.append(self._committed)
 
     async def check(self, token: str) -> Grant | None:
-        """Whose token it is; None when it is unknown or revoked."""
+        """Whose token it is; None when it is unknown or revoked. Only good tokens are remembered: anybody can send others."""
+        if not TOKEN.fullmatch(token):
+            return None
         moment = time.monotonic()
         if (known := self._known.get(token)) and known[0] > moment:
             return known[1]
@@ -60,7 +64,7 @@ class Tokens:
         async with self._database.reading() as session:
             row = (await session.execute(query)).first()
         grant = Grant(row[0], row[1]) if row else None
-        if changes == self._changes:  # else it may be older than the change
+        if grant and changes == self._changes:  # else it may be older than the change
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
             self._known[token] = (moment + REMEMBERED_SECONDS, grant)

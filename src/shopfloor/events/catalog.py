@@ -170,3 +170,12 @@ class ResultSubmitted(WorkOrderEvent, frozen=True, kw_only=True):
     type: ClassVar[str] = "attempt.result_submitted"
     attempt_id: str
     status: str
+
+
+OURS = frozenset(
+    kind.type
+    for parent in Event.__subclasses__()
+    for kind in (parent, *parent.__subclasses__())
+    if hasattr(kind, "type")
+)
+"""What the platform alone says: such a word of a sandbox would be taken for a fact."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import orjson
 
+from shopfloor.events.catalog import OURS
 from shopfloor.events.log import HEARTBEAT
 from shopfloor.events.store import Away, Row, Store
 from shopfloor.kit import log
@@ -120,6 +121,8 @@ def row(event: Posted, sandbox_id: str, owner: Owner) -> Row:
 def _event_type(text: str) -> str:
     if not _EVENT_TYPE.fullmatch(text):
         raise EventMalformed(f"event_type: {text[:100]!r} does not match {EVENT_TYPE}")
+    if text in OURS:
+        raise EventMalformed(f"event_type: {text} is said by the platform alone", hint="Choose a type of your own.")
     return HEARTBEAT if text in _HEARTBEATS else text
 
 

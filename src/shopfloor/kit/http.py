@@ -45,7 +45,11 @@ class Body(Schema):
     @model_validator(mode="before")
     @classmethod
     def _storable(cls, data: Any) -> Any:
-        if isinstance(data, dict) and not _is_storable(data):
+        try:
+            storable = not isinstance(data, dict) or _is_storable(data)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not storable:
             raise ValueError("text must not contain NUL or broken characters, nor numbers be infinite")
         return data
 

@@ -9,16 +9,17 @@ from typing import Any
 import structlog
 
 SECRET_VALUE = re.compile(
-    r"(gh[psour]_\w{8,}|github_pat_\w{8,}|sk-[\w-]{8,}|sfs_[\w-]{8,}|sfk_[\w-]{8,}|x-access-token:[^@\s]+|(?i:bearer)\s+[\w.~+/=-]{8,})"
+    r"(gh[psour]_\w{8,}|github_pat_\w{8,}|sk-[\w-]{8,}|sfs_[\w-]{8,}|x-access-token:[^@\s]+|(?i:bearer)\s+[\w.~+/=-]{8,})"
 )
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SECRET_KEY = re.compile(r"(?i)(^|_)(token|secret|password|api_?key|authorization|credentials?)$")
 HIDDEN = "[hidden]"
 
 
 def redact(value: Any) -> Any:
-    """The same value with anything that looks like a credential replaced."""
+    """The same value with anything that looks like a credential replaced, and nothing in it that a terminal would obey."""
     if isinstance(value, str):
-        return SECRET_VALUE.sub(HIDDEN, value)
+        return CONTROL.sub("\ufffd", SECRET_VALUE.sub(HIDDEN, value))
     if isinstance(value, dict):
         return {k: HIDDEN if isinstance(k, str) and SECRET_KEY.search(k) else redact(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

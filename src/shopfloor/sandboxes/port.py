@@ -144,7 +144,7 @@ class SandboxInfo:
     exit_code: int | None = None
     """Of the main program; 128+N for signal N."""
     reason: str = ""
-    """Why it ended, when the adapter ended it (lease_expired, disk_limit, memory_limit, stopped)."""
+    """Why it ended, when the adapter ended it (lease_expired, disk_limit, file_limit, host_disk_full, memory_limit, stopped)."""
     workspace: Path | None = None
     """Where the workspace's own files lie on the host, for measuring and removal only: hostile content."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
-from shopfloor.kit.db import Session
+from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.rules import LIVE, SandboxState
@@ -45,6 +45,10 @@ async def listing(
     return (await session.scalars(page)).all(), total or 0
 
 
+START_SECONDS = 60.0
+"""A sandbox that is not made by then has lost its maker."""
+
+
 async def live_count(session: Session, host_id: str) -> int:
     """How many places of this host's capacity are taken."""
     count = sa.select(sa.func.count()).where(SandboxRow.host_id == host_id, SandboxRow.state.in_(LIVE))
@@ -52,9 +56,15 @@ async def live_count(session: Session, host_id: str) -> int:
 
 
 async def unattended(session: Session, host_id: str) -> Sequence[SandboxRow]:
-    """Running sandboxes of a host that no work order watches."""
+    """Sandboxes of a host that no work order watches: running, or for so long in the making that its maker must have died."""
+    late = sa.and_(
+        SandboxRow.state.in_([SandboxState.PENDING, SandboxState.CREATING]),
+        SandboxRow.created_at < db_time(-START_SECONDS),
+    )
     query = sa.select(SandboxRow).where(
-        SandboxRow.state == SandboxState.RUNNING, SandboxRow.attempt_id.is_(None), SandboxRow.host_id == host_id
+        sa.or_(SandboxRow.state == SandboxState.RUNNING, late),
+        SandboxRow.attempt_id.is_(None),
+        SandboxRow.host_id == host_id,
     )
     return (await session.scalars(query)).all()
 

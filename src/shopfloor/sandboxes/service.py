@@ -1,6 +1,7 @@
 """Sandboxes: reserved under the host's cap, created, watched, ended, reaped. Sole writer of the table."""
 
 import asyncio
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +9,7 @@ from typing import Any, cast
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
 from shopfloor.events.catalog import SandboxHeartbeatMissed, SandboxStateChanged
-from shopfloor.kit import log, plugins
+from shopfloor.kit import ids, log, plugins
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database, Session, db_time
 from shopfloor.kit.errors import Conflict, Misconfigured
@@ -161,11 +162,20 @@ class Sandboxes:
         async with self.database.reading() as session:
             rows = await queries.unattended(session, self.host_id)
         for row in rows:
-            found = await self.info(row)
-            if found is None or found.life != Life.RUNNING:
-                ended = f"its program ended with exit code {found.exit_code}" if found else "it is gone"
-                reason = (found.reason if found else "") or ended
-                await self.terminate(row.sandbox_id, reason=reason, grace_seconds=0)
+            try:
+                await self._settle(row)
+            except Exception as error:  # the others must not wait for this one
+                logger.warning("sandbox_settle_failed", sandbox_id=row.sandbox_id, error=str(error))
+
+    async def _settle(self, row: SandboxRow) -> None:
+        found = await self.info(row)
+        if row.state != SandboxState.RUNNING and found and found.life == Life.RUNNING:
+            async with self.database.transaction() as session:
+                await self.started(session, row.sandbox_id, await self.adapter(row.sandbox_type).capabilities())
+        elif found is None or found.life != Life.RUNNING:
+            ended = f"its program ended with exit code {found.exit_code}" if found else "it is gone"
+            reason = (found.reason if found else "") or ended
+            await self.terminate(row.sandbox_id, reason=reason, grace_seconds=0)
 
     async def reap(self) -> list[str]:
         """Remove every sandbox found on this host that no row wants alive; answers their ids."""
@@ -215,8 +225,14 @@ class Sandboxes:
 def host_id(data_dir: Path) -> str:
     """This host's id: made once per data directory."""
     place = data_dir / "host-id"
-    if not place.exists():
-        from shopfloor.kit import ids
-
-        place.write_text(ids.new("host"))
+    if not place.exists() or not place.read_text().strip():
+        part = data_dir / f".host-id-{os.getpid()}"
+        part.write_text(ids.new("host"))
+        try:
+            os.link(part, place)  # whoever is first names the host for all
+        except FileExistsError:
+            if not place.read_text().strip():  # a crash left it empty
+                part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
     return place.read_text().strip()

@@ -28,7 +28,7 @@ from shopfloor.workorders.steps.bury import bury
 from shopfloor.workorders.steps.conclude import conclude
 from shopfloor.workorders.steps.deliver import deliver
 from shopfloor.workorders.steps.prepare import begin, prepare, start_early
-from shopfloor.workorders.steps.run import finish, give_up, watch
+from shopfloor.workorders.steps.run import TICK_SECONDS, finish, give_up, watch
 
 logger = log.get(__name__)
 
@@ -179,24 +179,30 @@ class Jobs:
         pause = 5.0 if self.tools.database.sqlite else 1.0
         while True:
             self.tools.claimable.clear()
-            attempt = await self._claim_one()
-            if attempt:
-                await self.engine.start(WORKFLOW, attempt.attempt_id)
+            claimed = await self._claim_one()
             wait = await self._next_due()
-            if attempt and wait <= 0:
+            if claimed and wait <= 0:
                 continue
             try:
                 await asyncio.wait_for(self.tools.claimable.wait(), min(pause, wait) if wait > 0 else pause)
             except TimeoutError:
                 continue
 
-    async def _claim_one(self) -> Attempt | None:
+    async def _claim_one(self) -> bool:
+        """Claim an order and begin to start its sandbox; answers whether there was one."""
         async with self.tools.database.transaction() as session:
             attempt = await service.claim(session, self.tools.sandboxes, self.engine.id)
-            brief = await begin(session, attempt) if attempt else None
-        if attempt and brief:
-            start_early(self.tools, attempt.attempt_id, brief)
-        return attempt
+            if attempt is None:
+                return False
+            brief, order = await begin(session, attempt), await queries.get(session, attempt.work_order_id)
+        starting = start_early(self.tools, attempt, order, brief)
+        self.background.start("start_workflow", self._start_workflow(attempt.attempt_id, starting))
+        return True
+
+    async def _start_workflow(self, attempt_id: str, starting: asyncio.Future[bool]) -> None:
+        """Write the workflow down once the sandbox starts, which has the first call on this process; `_tend` repeats what fails."""
+        await asyncio.wait({starting}, timeout=TICK_SECONDS)
+        await self.engine.start(WORKFLOW, attempt_id)
 
     async def _next_due(self) -> float:
         """Seconds until a waiting order becomes due; 0 when one is."""
@@ -295,10 +301,16 @@ class Jobs:
                     if event.event_type in LOGGED_AS.keys() | REFRESHING:
                         await self._reflect(event, event.work_order_id)
                     self.tools.tell(event.work_order_id)
-                elif event.event_type == "sandbox.state_changed" and event.payload["after"] == SandboxState.TERMINATED:
+                elif (
+                    event.event_type == "sandbox.state_changed"
+                    and event.payload.get("after") == SandboxState.TERMINATED
+                ):
                     async with self.tools.database.transaction() as session:
                         await messages.expire_for(session, event.entity_id)
-                if event.event_type == "work_order.status_changed" and event.payload["after"] != OrderStatus.RUNNING:
+                if (
+                    event.event_type == "work_order.status_changed"
+                    and event.payload.get("after") != OrderStatus.RUNNING
+                ):
                     self.tools.claimable.set()
 
     async def _reflect(self, event: Published, order_id: str) -> None:
@@ -334,5 +346,7 @@ def _note(event: Published) -> None:
         "agent_command_failed" if failed else LOGGED_AS[event.event_type],
         agent_work_order_id=event.work_order_id,
         sandbox_id=event.entity_id,
-        **{key: event.payload[key] for key in ("phase", "step", "status", "adapter") if key in event.payload},
+        **{
+            key: str(event.payload[key])[:100] for key in ("phase", "step", "status", "adapter") if key in event.payload
+        },
     )

@@ -36,6 +36,7 @@ from shopfloor.workorders.schemas import (
 )
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.explain import explain
+from shopfloor.workorders.steps.prepare import look_ahead
 from shopfloor.workorders.steps.receive import import_commits
 
 router = APIRouter(prefix="/api/v1", tags=["work orders"])
@@ -76,6 +77,8 @@ async def create_work_order(
         order = await _accepted(house, idempotency_key, columns)
     except IntegrityError:  # the same key at the same moment: by now the other request has made the order
         order = await _accepted(house, idempotency_key, columns)
+    if order.status == OrderStatus.PENDING:
+        look_ahead(house, order)
     house.claimable.set()
     return _answer(order)
 

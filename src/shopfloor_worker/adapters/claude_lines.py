@@ -26,6 +26,8 @@ MEANINGS = {
     500: "api_error",
     529: "overloaded_error",
 }
+READ = frozenset({"system", "command_lifecycle", "assistant", "user", "control_request", "result"})
+"""The kinds of lines that mean something to us."""
 LIMITS = {"error_max_turns": "the limit of turns", "error_max_budget_usd": "the budget"}
 
 
@@ -66,12 +68,14 @@ class Lines:
 
     def read(self, line: bytes) -> "list[Fact]":
         """The facts in a line; an unknown kind of line has none."""
+        facts: list[Fact] = []
         try:
             said = json.loads(line)
-            reader = getattr(self, f"_{said['type']}", None)
-        except (ValueError, KeyError, TypeError):
-            return []
-        return list(reader(said)) if reader else []
+            if said["type"] in READ:
+                facts.extend(getattr(self, f"_{said['type']}")(said))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass  # a line of a shape we do not know; what was understood before it counts, the raw line is kept
+        return facts
 
     def _system(self, said: "dict[str, Any]") -> "Iterator[Fact]":
         if said.get("subtype") == "init":

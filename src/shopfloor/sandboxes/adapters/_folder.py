@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from shopfloor.kit import ids
+from shopfloor.kit import ids, log
 from shopfloor.kit.errors import Problem
 from shopfloor.sandboxes.adapters._keeper import cgroups, locks, plan, watch
 from shopfloor.sandboxes.adapters._keeper.plan import Plan
@@ -18,6 +18,9 @@ from shopfloor.sandboxes.port import Life, SandboxInfo
 NEW, GONE = ".new-", ".gone-"
 MARK = "SHOPFLOOR_SANDBOX_FOLDER"
 """Variable that marks the processes of a sandbox without isolation."""
+
+
+logger = log.get(__name__)
 
 
 class NotRemoved(Problem):
@@ -30,6 +33,15 @@ def info(folder: Path) -> SandboxInfo | None:
         found = plan.load(str(folder))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except plan.BadPlan as error:
+        return SandboxInfo(
+            sandbox_id=folder.name,
+            labels={},
+            life=Life.LOST,
+            exit_code=None,
+            reason=str(error),
+            workspace=folder / plan.WORKSPACE,
+        )
     workspace = folder / plan.OVERLAY / "upper" if found.bwrap else folder / plan.WORKSPACE
     life, code, reason = _life(folder)
     return SandboxInfo(
@@ -143,7 +155,10 @@ async def reap(root: Path) -> list[Path]:
     for entry in sorted(root.iterdir()) if root.exists() else []:
         left_over = entry.name.startswith(NEW) and not locks.held(str(entry / plan.ALIVE))
         if left_over or entry.name.startswith(GONE):
-            await delete(entry)
+            try:
+                await delete(entry)
+            except NotRemoved as error:  # nobody else has to wait for it; it is tried again at the next turn
+                logger.warning("left_over_not_removed", path=str(entry), error=error.message)
         elif not entry.name.startswith("."):
             folders.append(entry)
     return folders
@@ -151,8 +166,8 @@ async def reap(root: Path) -> list[Path]:
 
 async def end_rest(folder: Path) -> None:
     """Kill what a dead keeper may have left running; bwrap's processes die with it, in their own time."""
-    found = plan.load(str(folder))
     gone = await _end_first(folder)
+    found = plan.load(str(folder))
     if found.cgroups:
         gone = await asyncio.to_thread(cgroups.remove, found.cgroups) and gone
     if not found.bwrap:
@@ -176,6 +191,19 @@ async def _end_first(folder: Path, patience: float = 10) -> bool:
                     return False
                 await asyncio.sleep(0.002)
     return True
+
+
+def kill_holders(folder: Path) -> None:
+    """Kill whoever has the lock file of a sandbox open: its keeper, or a program that a killed server left at work."""
+    lock = str(folder / plan.ALIVE)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if int(pid) != os.getpid() and any(os.path.realpath(f) == lock for f in _open_files(pid)):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _open_files(pid: str) -> list[str]:
+    return [os.path.join(f"/proc/{pid}/fd", name) for name in os.listdir(f"/proc/{pid}/fd")]
 
 
 def _kill_marked(mark: bytes) -> None:

@@ -5,6 +5,8 @@ import contextlib
 import os
 import re
 import signal
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +22,8 @@ GOOD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 PATIENCE = 3.0
 """How long a keeper may take to end its sandbox before it counts as hung."""
 RECHECK = 2.0
+NOT_LISTENING_SECONDS = 20.0
+"""A keeper that holds its lock for so long without listening hangs."""
 
 
 class SandboxNotFound(NotFound):
@@ -158,14 +162,8 @@ class Kept:
         await self._end(folder, grace_seconds)
 
     async def _end(self, folder: Path, grace_seconds: float) -> None:
-        if await _folder.free(folder, plan.ALIVE, 0):
-            return
-        try:
-            connection = _client.ask_to_stop(folder, grace_seconds)
-        except _client.SandboxNotRunning:
-            # It ends just now, or is being made and its keeper does not listen yet.
-            if not await _folder.free(folder, plan.ALIVE, 0.05):
-                await self._end(folder, grace_seconds)
+        connection = await self._reach(folder, grace_seconds)
+        if connection is None:
             return
         with connection:
             keeper = _client.keeper_pid(connection)
@@ -175,18 +173,34 @@ class Kept:
                 os.kill(keeper, signal.SIGKILL)
             await _folder.free(folder, plan.ALIVE, PATIENCE)
 
+    async def _reach(self, folder: Path, grace_seconds: float) -> socket.socket | None:
+        """Ask the keeper to end its sandbox; None when it has ended. One that does not listen yet makes the sandbox just now, or hangs."""
+        late = time.monotonic() + NOT_LISTENING_SECONDS
+        while not await _folder.free(folder, plan.ALIVE, 0.05):
+            with contextlib.suppress(_client.SandboxNotRunning):
+                return _client.ask_to_stop(folder, grace_seconds)
+            if time.monotonic() > late:
+                await asyncio.to_thread(_folder.kill_holders, folder)
+                late = time.monotonic() + PATIENCE
+        return None
+
     async def destroy(self, sandbox_id: str) -> None:
         """End the sandbox if it runs and remove everything of it but the `writable` folders."""
-        await self._reap()
         try:
             folder = self._folder(sandbox_id)
-            found = plan.load(str(folder))
-        except (SandboxNotFound, FileNotFoundError):
+            found: Plan | None = plan.load(str(folder))
+        except (SandboxNotFound, FileNotFoundError, NotADirectoryError):
             return
+        except plan.BadPlan:
+            found = None
         await self._end(folder, 0)
-        await _folder.end_rest(folder)
+        if found is None:
+            await asyncio.to_thread(_folder.kill_holders, folder)
+        else:
+            await _folder.end_rest(folder)
         await _folder.remove(folder)
-        await self.unfurnish(folder, found)
+        if found:
+            await self.unfurnish(folder, found)
 
 
 def gate_plan(spec: SandboxSpec, address: str = "127.0.0.1") -> GatePlan | None:

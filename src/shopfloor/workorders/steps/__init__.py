@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from shopfloor.events.bus import Hub
+from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.service import Repositories
 from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
@@ -46,6 +47,8 @@ class Tools:
     """Set when an order may have become claimable."""
     news: dict[str, asyncio.Event] = field(default_factory=dict)
     """Work order id -> set when something happened to it."""
+    bases: dict[str, asyncio.Future[Base]] = field(default_factory=dict)
+    """Work order id -> the look for its base, begun when it was accepted."""
     early: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     """Attempt id -> the start of its sandbox, begun when it was claimed, until `prepare` takes it."""
     imports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

@@ -27,6 +27,8 @@ from shopfloor.workorders.steps.run import TICK_SECONDS, called_off, finish, gla
 
 logger = log.get(__name__)
 
+AHEAD_SECONDS = 3.0
+MOST_AHEAD = 8
 WORKER = "/opt/shopfloor/worker.pyz"
 
 
@@ -42,7 +44,7 @@ class Brief:
 
 async def prepare(tools: Tools, attempt_id: str) -> str:
     """Start the attempt's sandbox; `go`, or `stop` when the attempt is over: ended already, cancelled or out of time meanwhile."""
-    starting = tools.early.pop(attempt_id, None) or asyncio.ensure_future(_start(tools, attempt_id, None))
+    starting = tools.early.pop(attempt_id, None) or asyncio.ensure_future(_start(tools, attempt_id))
     try:
         while not (await asyncio.wait({starting}, timeout=TICK_SECONDS))[0]:
             async with tools.database.reading() as session:
@@ -69,62 +71,86 @@ async def begin(session: Session, attempt: Attempt) -> Brief:
     return await _brief(session, attempt)
 
 
-def start_early(tools: Tools, attempt_id: str, brief: Brief) -> None:
-    """Begin to start the sandbox of an attempt just claimed, while its workflow is written down; `prepare` takes over from here."""
-    starting = asyncio.ensure_future(_start(tools, attempt_id, brief))
-    starting.add_done_callback(lambda done: done.cancelled() or done.exception())  # told where it is taken
-    tools.early[attempt_id] = starting
+def look_ahead(tools: Tools, order: WorkOrder) -> None:
+    """Begin to ask the origin for the base of an order just accepted; what is not claimed at once forgets it and asks anew."""
+    if len(tools.bases) < MOST_AHEAD:
+        looking = asyncio.ensure_future(tools.repositories.resolve(order.repository_url, order.base_branch))
+        looking.add_done_callback(_heard)
+        tools.bases[order.agent_work_order_id] = looking
+        asyncio.get_running_loop().call_later(AHEAD_SECONDS, tools.bases.pop, order.agent_work_order_id, None)
 
 
-async def _start(tools: Tools, attempt_id: str, brief: Brief | None) -> bool:
-    """Start the sandbox, or find it running; False when the attempt is over already. `brief` comes from the claim, if there is one."""
+def start_early(tools: Tools, attempt: Attempt, order: WorkOrder, brief: Brief) -> asyncio.Future[bool]:
+    """Begin to start the sandbox of an attempt just claimed, before its workflow is written down; `prepare` takes over from here."""
+    starting = asyncio.ensure_future(_create(tools, attempt, order, brief))
+    starting.add_done_callback(_heard)
+    tools.early[attempt.attempt_id] = starting
+    return starting
+
+
+def _heard(done: asyncio.Future[Any]) -> None:
+    """A failure is told where the answer is asked for, not by the event loop."""
+    _ = done.cancelled() or done.exception()
+
+
+async def _start(tools: Tools, attempt_id: str) -> bool:
+    """Start the sandbox, or find it running; False when the attempt is over already."""
     async with tools.database.reading() as session:
         attempt = await queries.attempt(session, attempt_id)
         order = await queries.get(session, attempt.work_order_id)
     if queries.ended(attempt):
         return False
-    if brief is None:
-        running = await tools.sandboxes.adapter(order.sandbox_type).get(attempt.sandbox_id)
-        if running and running.life == Life.RUNNING:
+    adapter = tools.sandboxes.adapter(order.sandbox_type)
+    running = await adapter.get(attempt.sandbox_id)
+    if running and running.life == Life.RUNNING:
+        if order.base_commit:
             return True
-        async with (
-            tools.database.transaction() as session
-        ):  # only now: the token of a sandbox that runs must stay what it is
-            brief = await _brief(session, attempt)
+        await adapter.destroy(attempt.sandbox_id)  # started, but the crash came before its base was written down
+    async with (
+        tools.database.transaction() as session
+    ):  # only now: the token of a sandbox that runs must stay what it is
+        brief = await _brief(session, attempt)
+    return await _create(tools, attempt, order, brief)
+
+
+async def _create(tools: Tools, attempt: Attempt, order: WorkOrder, brief: Brief) -> bool:
     if brief.bundle and not tools.blobs.has(brief.bundle.sha256):
         # Handed out at a host that is gone with its folder; a common blobs_dir keeps such work (docs: several hosts).
         logger.warning("bundle_not_found", agent_work_order_id=order.agent_work_order_id, sha256=brief.bundle.sha256)
         brief = replace(brief, bundle=None)
-    order = await _settle_base(tools, order, attempt.sandbox_id)
-    adapter = tools.sandboxes.adapter(order.sandbox_type)
-    await tools.sandboxes.start(order.sandbox_type, await _spec(tools, order, attempt, adapter, brief))
+    looking = tools.bases.pop(order.agent_work_order_id, None)
+    if not (order.base_commit and order.git_branch_name):
+        base = await (looking or tools.repositories.resolve(order.repository_url, order.base_branch))
+        order.base_branch, order.base_commit = base.branch, base.commit
+        order.git_branch_name = branches.branch_name(order.agent_work_order_id, issue=order.github_issue_number)
+    spec = await _spec(tools, order, attempt, tools.sandboxes.adapter(order.sandbox_type), brief)
+    await asyncio.gather(_write_base(tools, order, attempt.sandbox_id), tools.sandboxes.start(order.sandbox_type, spec))
     return True
 
 
 async def _brief(session: Session, attempt: Attempt) -> Brief:
-    order_id = attempt.work_order_id
+    order_id, token = attempt.work_order_id, await auth.issue(session, attempt.sandbox_id, attempt.number)
+    if attempt.number == 1:
+        return Brief(token=token, bundle=None, done=set(), spoken=None)
     return Brief(
-        token=await auth.issue(session, attempt.sandbox_id, attempt.number),
+        token=token,
         bundle=await queries.newest_bundle(session, order_id),
         done=await queries.steps_done(session, order_id),
         spoken=await queries.newest_event(session, order_id, "agent.session", "agent.started"),
     )
 
 
-async def _settle_base(tools: Tools, order: WorkOrder, sandbox_id: str) -> WorkOrder:
-    """Decide once from which commit the order starts and what its branch is called; the sandbox begins to be."""
-    if order.base_commit and order.git_branch_name:
-        async with tools.database.transaction() as session:
-            await tools.sandboxes.begin(session, sandbox_id)
-        return order
-    base = await tools.repositories.resolve(order.repository_url, order.base_branch)
+async def _write_base(tools: Tools, order: WorkOrder, sandbox_id: str) -> None:
+    """Write down, once, from which commit the order starts and what its branch is called; the sandbox begins to be."""
     async with tools.database.transaction() as session:
-        order = await queries.locked(session, order.agent_work_order_id)
-        order.base_branch, order.base_commit = base.branch, base.commit
-        order.git_branch_name = branches.branch_name(order.agent_work_order_id, issue=order.github_issue_number)
+        row = await queries.locked(session, order.agent_work_order_id)
+        if row.base_commit is None:
+            row.base_branch, row.base_commit = order.base_branch, order.base_commit
+            row.git_branch_name = order.git_branch_name
+            logger.info(
+                "git_branch_created", agent_work_order_id=order.agent_work_order_id, branch=order.git_branch_name
+            )
         await tools.sandboxes.begin(session, sandbox_id)
-    logger.info("git_branch_created", agent_work_order_id=order.agent_work_order_id, branch=order.git_branch_name)
-    return order
 
 
 async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapter, brief: Brief) -> SandboxSpec:

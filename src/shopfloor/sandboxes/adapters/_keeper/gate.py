@@ -49,7 +49,12 @@ class Gate:
                 self.slots.release()
                 time.sleep(0.05)  # out of file descriptors, say: the sandbox's own doing
                 continue
-            threading.Thread(target=self._connection, args=(inside, target), daemon=True).start()
+            try:
+                threading.Thread(target=self._connection, args=(inside, target), daemon=True).start()
+            except RuntimeError:  # no more threads for now: refuse this one, stay for the next
+                inside.close()
+                self.slots.release()
+                time.sleep(0.05)
 
     def _connection(self, inside: socket.socket, target: str | None) -> None:
         try:

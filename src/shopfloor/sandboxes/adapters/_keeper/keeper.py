@@ -139,8 +139,8 @@ class Keeper:
             self._kill()
         elif not self.reason and self._lease_ended(now):
             self.end("lease_expired", LEASE_GRACE)
-        elif self.disk.exceeded():
-            self.end("disk_limit", 0)
+        elif reason := self.disk.exceeded():
+            self.end(reason, 0)
         elif self.memory.exceeded(os.getpid()):
             self.end("memory_limit", 0)
 
@@ -230,7 +230,7 @@ class Keeper:
                 with contextlib.suppress(KeyError):
                     self.events.unregister(self.output)
             elif self.written < OUTPUT_LIMIT:
-                with open(OUTPUT, "ab") as file:
+                with contextlib.suppress(OSError), open(OUTPUT, "ab") as file:  # a full disk must not end the sandbox
                     self.written += file.write(data[: OUTPUT_LIMIT - self.written])
 
     def _heard(self) -> None:

@@ -77,10 +77,25 @@ class Plan:
         return json.dumps(asdict(self)).encode()
 
 
+class BadPlan(Exception):
+    """A plan that cannot be read."""
+
+
 def load(folder: str) -> Plan:
-    """Read the plan of the sandbox in `folder`; FileNotFoundError when there is none."""
+    """Read the plan of the sandbox in `folder`; FileNotFoundError when there is none, BadPlan when it cannot be read.
+
+    A keeper outlives its server: what another version of Shopfloor wrote more is passed over.
+    """
     with open(os.path.join(folder, PLAN), "rb") as file:
-        raw: dict[str, Any] = json.load(file)
+        text = file.read()
+    try:
+        return _parsed(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadPlan(f"{folder}/{PLAN}: {type(error).__name__}: {error}") from error
+
+
+def _parsed(raw: dict[str, Any]) -> Plan:
+    raw = {name: value for name, value in raw.items() if name in Plan.__dataclass_fields__}
     gate, owner = raw.pop("gate"), raw.pop("owner")
     cgroups = [Cgroup(**c) for c in raw.pop("cgroups")]
     return Plan(

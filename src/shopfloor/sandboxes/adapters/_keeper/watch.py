@@ -9,6 +9,10 @@ from shopfloor.sandboxes.adapters._keeper.plan import Plan
 
 FREE_FLOOR = 512 << 20
 """A sandbox ends rather than leave the host's disk with less."""
+FEW_FILES = 20_000
+FILE_SIZE = 4096
+"""Files may be so small on average: a file system runs out of them, too."""
+MEASURE = 'du -s --total --block-size=1 -- "$@" | tail -n 1; du -s --total --inodes -- "$@" | tail -n 1'
 PAGE = os.sysconf("SC_PAGE_SIZE")
 REST = 20
 """A measurement may take one part in so many of the time."""
@@ -41,22 +45,27 @@ class Disk:
         self.folders = [f for f in plan.watched if os.path.exists(f)]
         # Folders an agent closed to itself (mode 000) are read with the capabilities of a user namespace.
         as_root = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user"]
-        self.command = [*as_root, "du", "-s", "--total", "--block-size=1", "--", *self.folders]
+        self.command = [*as_root, "sh", "-c", MEASURE, "du", *self.folders]
         self.running: subprocess.Popen[bytes] | None = None
         self.began = 0.0
-        self.used = 0
+        self.used = self.files = 0
+        self.most_files = max(FEW_FILES, plan.disk // FILE_SIZE)
         self.free_then = self._free()
         self.next = time.monotonic() + 1
 
-    def exceeded(self) -> bool:
-        """Whether the sandbox has written more than its limit, or the host's disk is nearly full."""
+    def exceeded(self) -> str:
+        """Why the sandbox must end: it has written more, or more files, than it may, or the host's disk is nearly full; else empty."""
         free = self._free()
         if self.running:
             self._collect()
         elif self.folders and (time.monotonic() > self.next or self.free_then - free > self.limit - self.used):
             self.began, self.free_then = time.monotonic(), free
             self.running = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        return self.used > self.limit or (free < FREE_FLOOR and self.used > 0)
+        if self.used > self.limit:
+            return "disk_limit"
+        if self.files > self.most_files:
+            return "file_limit"
+        return "host_disk_full" if free < FREE_FLOOR and self.used > 0 else ""
 
     def _collect(self) -> None:
         assert self.running
@@ -64,7 +73,8 @@ class Disk:
             return
         out = self.running.stdout.read() if self.running.stdout else b""
         with contextlib.suppress(ValueError, IndexError):
-            self.used = int(out.splitlines()[-1].split()[0])
+            used, files = out.splitlines()
+            self.used, self.files = int(used.split()[0]), int(files.split()[0])
         self.running = None
         self.next = time.monotonic() + max(2.0, REST * (time.monotonic() - self.began))
 
