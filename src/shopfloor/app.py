@@ -129,13 +129,19 @@ def _lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def door(settings: Settings) -> tuple[socket.socket, IO[str]] | None:
-    """The Unix socket that sandboxes reach the API through, with the lock that proves it ours; None while another process has it."""
+def door_path(settings: Settings) -> Path:
+    """Where the sandboxes' door is; raises Misconfigured when no socket can be there."""
     place = settings.data_dir / "door.sock"
     if len(os.fsencode(place)) > 100:
         raise Misconfigured(
             f"data_dir is too long for a socket: {place}", hint="Choose a data_dir of at most 85 letters."
         )
+    return place
+
+
+def door(settings: Settings) -> tuple[socket.socket, IO[str]] | None:
+    """The Unix socket that sandboxes reach the API through, with the lock that proves it ours; None while another process has it."""
+    place = door_path(settings)
     lock = (settings.data_dir / "door.lock").open("a")
     if not _lock(lock, fcntl.LOCK_EX):
         lock.close()
