@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
-from shopfloor.forges import queries
+from shopfloor.forges import queries, service, turns
 from shopfloor.forges.models import Change
 from shopfloor.forges.service import Repositories
 from shopfloor.forges.steps import merge as merging
@@ -208,6 +208,67 @@ async def test_a_delivery_during_a_merge_becomes_a_change_of_its_own(
     assert (merged.head_commit, merged.state) == (served.head_commit, "merged")
     assert (delivered.head_commit, delivered.state) == (head, "open")
     assert delivered.change_id != merged.change_id
+
+
+HOLDER = sa.text("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = :turns AND granted")
+
+
+async def holder(database: Database) -> int:
+    """The connection that holds a change's turn on PostgreSQL."""
+    async with asyncio.timeout(60):
+        while True:
+            async with database.reading() as session:
+                if pid := await session.scalar(HOLDER, {"turns": turns.TURNS}):
+                    return int(pid)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_merge_that_lost_its_turn_pushes_nothing(
+    change: Change, house: Repositories, database: Database, origin: Path
+) -> None:
+    if database.sqlite:
+        pytest.skip("the file's lock lasts as long as the process")
+    async with house.place(str(origin)).locked():
+        merge = asyncio.create_task(merging.merge(database, house, change.change_id))
+        pid = await holder(database)
+        async with database.transaction() as session:
+            await session.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    with pytest.raises(turns.TurnLost):
+        await merge
+    assert (commits_on_main(origin), await state(database, change)) == (1, "open")
+
+
+async def test_a_turn_takes_no_place_in_the_pool(change: Change, database: Database, house: Repositories) -> None:
+    if database.sqlite:
+        pytest.skip("SQLite needs no connection for it")
+    before = database.writer.pool.checkedout()  # type: ignore[attr-defined]
+    async with turns.turn(database, house.place(change.repository_url), change.change_id, patience=0):
+        assert database.writer.pool.checkedout() == before  # type: ignore[attr-defined]
+        assert await holder(database)
+    async with turns.turn(database, house.place(change.repository_url), change.change_id, patience=0):
+        pass
+
+
+async def test_a_change_that_ended_before_its_push_is_not_pushed(
+    change: Change, house: Repositories, database: Database, origin: Path
+) -> None:
+    async with house.place(str(origin)).locked():
+        merge = asyncio.create_task(merging.merge(database, house, change.change_id))
+        assert await blocked(merge)
+        async with database.transaction() as session:
+            await session.execute(sa.update(Change).values(state="closed"))
+    with pytest.raises(service.ChangeEnded):
+        await merge
+    assert commits_on_main(origin) == 1
+
+
+async def test_who_waits_too_long_for_a_turn_is_told(
+    change: Change, house: Repositories, neighbour: Repositories, database: Database
+) -> None:
+    async with turns.turn(database, house.place(change.repository_url), change.change_id, patience=0):
+        with pytest.raises(turns.ChangeBusy):
+            async with turns.turn(database, neighbour.place(change.repository_url), change.change_id, patience=0.3):
+                pass
 
 
 async def test_no_lock_is_left_of_a_change_that_ended(
