@@ -177,3 +177,12 @@ async def test_a_unix_socket_is_a_sandbox_door(app: FastAPI, token: str, tmp_pat
 async def test_the_api_key_does_not_open_the_sandbox_door(app: FastAPI, key: str) -> None:
     async with through_the_door(app, headers=bearer(key)) as client:
         assert (await client.post(EVENTS, json=BODY)).status_code == 401
+
+
+async def test_tokens_that_are_none_are_not_remembered(database: Database, token: str) -> None:
+    """Anybody can send any number of them, of any size."""
+    tokens = service.Tokens(database)
+    for wrong in ("sfs_" + "x" * 43, "sfs_" + "x" * 1_000_000, token + "x", "nonsense"):
+        assert await tokens.check(wrong) is None
+    assert await tokens.check(token)
+    assert len(tokens._known) == 1

@@ -194,3 +194,10 @@ async def test_events_carry_the_work_order_of_their_sandbox(app: FastAPI) -> Non
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             await client.post(URL, json=event(1))
             assert (await history(client))["events"][0]["work_order_id"] == "wo-1"
+
+
+@pytest.mark.parametrize("kind", ["work_order.status_changed", "sandbox.state_changed", "attempt.adopted"])
+async def test_a_sandbox_cannot_state_the_platforms_facts(client: httpx.AsyncClient, kind: str) -> None:
+    answer = await client.post(URL, json={"event_type": kind, "event_data": {"after": "COMPLETED"}})
+    assert (answer.status_code, answer.json()["code"]) == (422, "event_malformed")
+    assert "platform alone" in answer.json()["detail"]

@@ -1,6 +1,7 @@
 """Anything may die at any instant: the state told afterwards is true, and nothing is left behind."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from shopfloor.sandboxes.adapters import _kept
 from shopfloor.sandboxes.port import Isolation, Life
 from tests.sandboxes import support
 from tests.sandboxes.support import Shop
@@ -206,3 +208,35 @@ async def test_no_worktree_stays_registered_its_branch_stays_and_the_mirror_is_a
         assert sandbox.id not in support.git("worktree", "list", cwd=repository)
         assert f"feat/{sandbox.id}" in support.git("branch", "--list", cwd=repository)
     assert support.git("for-each-ref", "--format=%(refname)", cwd=shop.checkout.mirror) == "refs/heads/main"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"gate": 1, "owner": null, "cgroups": [], "what": 1}'])
+async def test_a_plan_that_cannot_be_read_harms_nobody_else(shop: Shop, content: str) -> None:
+    broken = shop.adapter.root / "broken"  # type: ignore[attr-defined]
+    broken.mkdir(parents=True)
+    (broken / "plan.json").write_text(content)
+    async with shop.running() as sandbox:
+        found = {info.sandbox_id: info for info in await shop.open_again().list()}
+        assert found[sandbox.id].life is Life.RUNNING
+        assert (found["broken"].life, "plan.json" in found["broken"].reason) == (Life.LOST, True)
+        await shop.adapter.destroy("broken")
+        assert not broken.exists()
+
+
+async def test_a_plan_of_a_newer_version_is_understood(shop: Shop) -> None:
+    """Keepers outlive the server that started them."""
+    async with shop.running() as sandbox:
+        plan = sandbox.folder / "plan.json"
+        plan.write_text(json.dumps(json.loads(plan.read_text()) | {"from_the_future": 1}))
+        info = await shop.open_again().get(sandbox.id)
+        assert info
+        assert info.life is Life.RUNNING
+
+
+async def test_a_keeper_that_never_listens_is_ended_all_the_same(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kept, "NOT_LISTENING_SECONDS", 0.5)
+    async with shop.running() as sandbox:
+        (sandbox.folder / "control").unlink()
+        await shop.adapter.destroy(sandbox.id)
+        assert not sandbox.folder.exists()
+        assert not support.processes(sandbox.folder)

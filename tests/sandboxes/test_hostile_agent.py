@@ -307,3 +307,10 @@ def test_a_plain_user_gets_the_same_without_any_control_group() -> None:
             timeout=60,
         )
     assert done.stdout == "all well\n", done.stderr[-3000:]
+
+
+async def test_the_number_of_files_is_limited(isolated: Shop) -> None:
+    """A file system runs out of files as it does of bytes."""
+    many = "mkdir m && cd m && seq 25000 | xargs touch && sleep 60"
+    info = await isolated.ended("sh", "-c", many, limits=Limits(disk=32 << 20))
+    assert info.reason == "file_limit"
