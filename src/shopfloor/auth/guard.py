@@ -87,15 +87,15 @@ def at_sandbox_door(scope: Scope) -> bool:
 class SandboxDoor:
     """ASGI: what comes through a sandbox's gate reaches that sandbox's own routes, with its token, and nothing else.
 
-    Around the whole app it guards what comes over Unix sockets; with `everything` it guards all it gets.
+    Around the whole app it guards what comes over Unix sockets.
     """
 
-    def __init__(self, app: ASGIApp, *, everything: bool = False) -> None:
-        self.app, self.everything = app, everything
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "lifespan" or not (self.everything or at_sandbox_door(scope)):
+        if scope["type"] == "lifespan" or not at_sandbox_door(scope):
             await self.app(scope, receive, send)
             return
         try:

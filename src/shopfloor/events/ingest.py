@@ -23,6 +23,7 @@ logger = log.get(__name__)
 MOST_DATA = 100 * 1024
 MOST_EVENTS = 500
 MOST_WAITING = 50_000
+MOST_BYTES_WAITING = 64 << 20
 ROWS_A_COMMIT = 1000
 EVENT_TYPE = r"[A-Za-z][A-Za-z0-9_.-]{0,99}"
 SOURCE = r"[ -~]{1,50}"
@@ -166,7 +167,7 @@ class Ingest:
     ) -> None:
         self._store, self._owner_of, self._stored = store, owner_of, stored
         self._waiting: deque[tuple[list[Row], asyncio.Future[int]]] = deque()
-        self._rows_waiting = 0
+        self._rows_waiting = self._bytes_waiting = 0
         self._owners: dict[str, tuple[float, Owner]] = {}
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -196,11 +197,12 @@ class Ingest:
     async def _write(self, rows: list[Row]) -> int:
         if self._task is None or self._task.done():
             raise IngestUnavailable("the event writer is not running")
-        if self._rows_waiting > MOST_WAITING:
+        if self._rows_waiting > MOST_WAITING or self._bytes_waiting > MOST_BYTES_WAITING:
             raise IngestUnavailable("too many events are waiting to be stored")
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((rows, done))
         self._rows_waiting += len(rows)
+        self._bytes_waiting += sum(len(row.payload) for row in rows)
         self._kick.set()
         return await done
 
@@ -231,6 +233,7 @@ class Ingest:
                 batches.append(self._waiting.popleft())
                 rows += len(batches[-1][0])
             self._rows_waiting -= rows
+            self._bytes_waiting -= sum(len(row.payload) for batch, _ in batches for row in batch)
             await self._commit(batches)
 
     async def _commit(self, batches: list[tuple[list[Row], asyncio.Future[int]]]) -> None:

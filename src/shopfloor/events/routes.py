@@ -18,7 +18,7 @@ from shopfloor.kit.db import Database
 from shopfloor.kit.errors import Malformed, NotFound, Problem, TooLarge
 from shopfloor.kit.http import ProblemDocument, Schema, problem_response
 
-MOST_BODY = 16 * 1024 * 1024
+MOST_BODY = 4 * 1024 * 1024
 LIST = r"^[A-Za-z0-9][A-Za-z0-9_.:, -]{0,9999}$"
 
 SandboxId = Annotated[

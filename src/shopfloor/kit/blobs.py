@@ -1,13 +1,18 @@
 """Large outputs as files under their content hash. Rows hold the hash; a blob never changes."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from shopfloor.kit.errors import NotFound, TooLarge
+
+FORGOTTEN_SECONDS = 3600.0
+"""An upload that has not grown for so long has lost its process."""
 
 
 class BlobNotFound(NotFound):
@@ -30,6 +35,13 @@ class BlobStore:
         if not found.exists():
             raise BlobNotFound(f"there is no blob {sha256}")
         return found
+
+    def sweep(self) -> None:
+        """Remove what killed processes had begun to take in."""
+        for left in self.root.glob(".incoming-*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > FORGOTTEN_SECONDS:
+                    left.unlink()
 
     def has(self, sha256: str) -> bool:
         """Whether the blob exists here."""

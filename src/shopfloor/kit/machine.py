@@ -33,7 +33,3 @@ class Machine[S: StrEnum]:
     def final(self, state: S) -> bool:
         """Whether nothing follows `state`."""
         return not self.moves[state]
-
-    def sources(self, to: S) -> frozenset[S]:
-        """The states that may become `to`: the guard of a conditional UPDATE."""
-        return frozenset(state for state, targets in self.moves.items() if to in targets)

@@ -59,7 +59,9 @@ class SpawnRequest(Body):
     """An empty sandbox for manual use; work orders make their own."""
 
     sandbox_type: str | None = None
-    argv: list[str] = Field(default_factory=lambda: ["sleep", "3600"], min_length=1, max_length=100)
+    argv: list[Annotated[str, Field(max_length=4096)]] = Field(
+        default_factory=lambda: ["sleep", "3600"], min_length=1, max_length=100
+    )
     task_id: str | None = Field(None, max_length=255)
     lease_seconds: float = Field(900, gt=0, le=86400)
     allow_no_isolation: bool = False

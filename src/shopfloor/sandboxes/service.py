@@ -148,8 +148,11 @@ class Sandboxes:
                 forced = True
                 logger.warning("sandbox_stop_failed", sandbox_id=sandbox_id, error=str(error))
         took = int((asyncio.get_running_loop().time() - began) * 1000)
+        found = await adapter.get(sandbox_id)
         async with self.database.transaction() as session:
             await auth.revoke(session, sandbox_id)
+            if found and found.exit_code is not None:
+                (await queries.get(session, sandbox_id)).exit_code = found.exit_code
         await adapter.destroy(sandbox_id)
         await self.move(sandbox_id, SandboxState.TERMINATED, reason=reason)
         logger.info(

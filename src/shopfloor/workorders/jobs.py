@@ -25,7 +25,7 @@ from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, Phase
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.bury import bury
-from shopfloor.workorders.steps.conclude import conclude
+from shopfloor.workorders.steps.conclude import conclude, sweep_folders
 from shopfloor.workorders.steps.deliver import deliver
 from shopfloor.workorders.steps.prepare import begin, prepare, start_early
 from shopfloor.workorders.steps.run import TICK_SECONDS, finish, give_up, watch
@@ -154,8 +154,11 @@ class Jobs:
         while True:
             try:
                 await conclude(self.tools, attempt_id)
-            except Exception:
+            except Exception as error:
                 logger.exception("attempt_conclude_failed", attempt_id=attempt_id, retry_in_seconds=pause)
+                with contextlib.suppress(*AWAY):
+                    async with self.tools.database.transaction() as session:
+                        await service.note_trouble(session, attempt_id, f"cleaning up, trying again: {error}")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 30)
             else:
@@ -288,6 +291,8 @@ class Jobs:
             await asyncio.sleep(60)
             await self.tools.sandboxes.reap()
             await self.tools.repositories.evict_all()
+            await asyncio.to_thread(self.tools.blobs.sweep)
+            await sweep_folders(self.tools)
 
     async def _react(self) -> None:
         """Keep orders' phase and conversation up to date from the facts, and wake whoever waits for them."""

@@ -11,7 +11,7 @@ from shopfloor.events.models import EventRow
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
-from shopfloor.workorders.rules import ENDS, AttemptState
+from shopfloor.workorders.rules import ENDS, AttemptState, OrderStatus
 
 BUNDLES = ("checkpoint.bundle", "result.bundle")
 
@@ -97,6 +97,14 @@ async def unfinished(session: Session, engine_ids: Sequence[str] | None = None) 
     query = sa.select(Attempt).where(Attempt.concluded.is_(False))
     if engine_ids is not None:
         query = query.where(Attempt.engine_id.in_(engine_ids))
+    return (await session.scalars(query)).all()
+
+
+async def completed(session: Session, order_ids: Sequence[str]) -> Sequence[str]:
+    """Those of some orders that are completed: nobody can ask to continue them."""
+    query = sa.select(WorkOrder.agent_work_order_id).where(
+        WorkOrder.agent_work_order_id.in_(order_ids), WorkOrder.status == OrderStatus.COMPLETED
+    )
     return (await session.scalars(query)).all()
 
 

@@ -1,5 +1,6 @@
 """The HTTP door of work orders (AWA-01…07) and of what sandboxes hand in."""
 
+import asyncio
 import re
 from typing import Annotated, Any
 
@@ -249,14 +250,15 @@ async def put_artifact(
     if not ARTIFACT_NAME.match(name):
         raise Malformed("an artifact's name is lower case letters, digits, dots, dashes")
     most = house.settings.max_upload_bytes
-    async with house.database.reading() as session:
-        attempt = await queries.attempt_of_sandbox(session, sandbox_id)
-        left = MOST_UPLOADS * most - await queries.handed_out(session, attempt.attempt_id)
-    sha256, size = await house.blobs.put(request.stream(), limit=max(0, min(most, left)))
-    async with house.database.transaction() as session:
-        artifact = await service.add_artifact(
-            session, sandbox_id, name=name, sha256=sha256, size=size, head_commit=x_head_sha
-        )
+    async with house.uploads.setdefault(sandbox_id, asyncio.Lock()):
+        async with house.database.reading() as session:
+            attempt = await queries.attempt_of_sandbox(session, sandbox_id)
+            left = MOST_UPLOADS * most - await queries.handed_out(session, attempt.attempt_id)
+        sha256, size = await house.blobs.put(request.stream(), limit=max(0, min(most, left)))
+        async with house.database.transaction() as session:
+            artifact = await service.add_artifact(
+                session, sandbox_id, name=name, sha256=sha256, size=size, head_commit=x_head_sha
+            )
     if name in queries.BUNDLES:
         request.app.state.background.start("import_commits", import_commits(house, artifact))
     return ArtifactResponse(name=name, sha256=sha256, size=size)

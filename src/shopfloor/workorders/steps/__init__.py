@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from shopfloor.events.bus import Hub
 from shopfloor.forges.mirrors.mirror import Base
@@ -51,6 +52,8 @@ class Tools:
     """Work order id -> the look for its base, begun when it was accepted."""
     early: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     """Attempt id -> the start of its sandbox, begun when it was claimed, until `prepare` takes it."""
+    uploads: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """Sandbox id -> held while it uploads: one at a time, so that its allowance is counted."""
     imports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """How many bundles are unpacked at once: a sandbox may hand out any number."""
 

@@ -1,15 +1,22 @@
 """After an attempt, however it ended: remove its sandbox, tell the order, let the next one in."""
 
 import asyncio
+import contextlib
+import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
+from shopfloor.kit import log
 from shopfloor.kit.db import Session, db_time
 from shopfloor.messages import service as messages
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, after_loss, back_off_seconds
 from shopfloor.workorders.steps import Tools
+
+logger = log.get(__name__)
 
 
 async def conclude(tools: Tools, attempt_id: str) -> None:
@@ -45,9 +52,38 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
     tools.news.pop(order.agent_work_order_id, None)
 
 
+async def sweep_folders(tools: Tools) -> None:
+    """Remove the homes of completed orders that a crash left behind."""
+    homes = tools.settings.data_dir / "homes"
+    found = await asyncio.to_thread(lambda: os.listdir(homes) if homes.exists() else [])
+    async with tools.database.reading() as session:
+        done = await queries.completed(session, found)
+    await _remove(tools, *(f"homes/{order_id}" for order_id in done))
+
+
 async def _remove(tools: Tools, *folders: str) -> None:
     for folder in folders:
-        await asyncio.to_thread(shutil.rmtree, tools.settings.data_dir / folder, ignore_errors=True)
+        await asyncio.to_thread(_delete, tools.settings.data_dir / folder)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a tree, also what an agent closed to itself; what cannot go is told in the log and stays."""
+
+    def open_up(remove: Callable[..., object], path: str, error: BaseException) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        for place in (os.path.dirname(path), path):
+            with contextlib.suppress(OSError):
+                os.chmod(place, 0o700, follow_symlinks=False)
+        if remove in {os.open, os.scandir, os.lstat}:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                remove(path)
+
+    shutil.rmtree(folder, onexc=open_up)
+    if os.path.lexists(folder):
+        logger.warning("folder_not_removed", path=str(folder))
 
 
 async def decide(session: Session, order: WorkOrder, attempt: Attempt) -> None:

@@ -17,7 +17,6 @@ from shopfloor.forges import rules as branches
 from shopfloor.kit import log
 from shopfloor.kit.clock import iso, now
 from shopfloor.kit.db import Session
-from shopfloor.sandboxes import queries as sandboxes
 from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec, View
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
@@ -57,11 +56,11 @@ async def prepare(tools: Tools, attempt_id: str) -> str:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
     async with tools.database.transaction() as session:
-        _, attempt = await queries.locked_attempt(session, attempt_id)
-        adapter = tools.sandboxes.adapter((await sandboxes.get(session, attempt.sandbox_id)).sandbox_type)
+        order, attempt = await queries.locked_attempt(session, attempt_id)
+        adapter = tools.sandboxes.adapter(order.sandbox_type)
         await tools.sandboxes.started(session, attempt.sandbox_id, await adapter.capabilities())
         if await service.step_attempt(session, attempt, AttemptState.RUNNING):
-            await _announce_restart(session, attempt)
+            await _announce_restart(session, order, attempt)
     return "go"
 
 
@@ -144,7 +143,7 @@ async def _write_base(tools: Tools, order: WorkOrder, sandbox_id: str) -> None:
     """Write down, once, from which commit the order starts and what its branch is called; the sandbox begins to be."""
     async with tools.database.transaction() as session:
         row = await queries.locked(session, order.agent_work_order_id)
-        if row.base_commit is None:
+        if not (row.base_commit and row.git_branch_name):
             row.base_branch, row.base_commit = order.base_branch, order.base_commit
             row.git_branch_name = order.git_branch_name
             logger.info(
@@ -255,14 +254,14 @@ def _translate(value: Any, view: View) -> Any:
     return value
 
 
-async def _announce_restart(session: Session, attempt: Attempt) -> None:
+async def _announce_restart(session: Session, order: WorkOrder, attempt: Attempt) -> None:
     """Tell that this sandbox replaces a dead one (FLT-02, FLT-03)."""
     before = [a for a in await queries.attempts(session, attempt.work_order_id) if a.number == attempt.number - 1]
     if not before or before[0].state != AttemptState.LOST:
         return
     fact = AgentRestarted(
         sandbox_id=attempt.sandbox_id,
-        agent_id=attempt.work_order_id,
+        agent_id=order.agent,
         reason=before[0].reason,
         graceful_attempt_ms=before[0].stop_ms or 0,
         forced=bool(before[0].stop_forced),
