@@ -59,7 +59,7 @@ class Checkout:
     mirror: Path
     """Bare repository."""
     golden: Path
-    """Clean checkout (with its own .git, on `branch`) of `base_commit`: the lower layer of an overlay."""
+    """Clean checkout (with its own .git, HEAD detached) of `base_commit`: the lower layer of an overlay."""
     base_commit: str
     branch: str
     """The branch the work is committed to; exists in the workspace when the program starts."""

@@ -1,7 +1,7 @@
 """Take in what a sandbox hands out: bundles of commits go into the host's own mirror, and the order's numbers follow."""
 
 from shopfloor.kit import log
-from shopfloor.kit.errors import Problem, Unavailable
+from shopfloor.kit.errors import Malformed, TooLarge
 from shopfloor.workorders import queries
 from shopfloor.workorders.models import Artifact
 from shopfloor.workorders.steps import Tools
@@ -28,9 +28,7 @@ async def import_commits(tools: Tools, artifact: Artifact) -> str | None:
                 base_commit=order.base_commit,
             )
         progress = await tools.repositories.progress(url, imported.head, order.base_commit)
-    except Unavailable:  # says nothing about the bundle
-        raise
-    except Problem as problem:
+    except (Malformed, TooLarge) as problem:  # anything else says nothing about the bundle
         async with tools.database.transaction() as session:
             row = await session.get_one(Artifact, artifact.id)
             row.note = f"{problem.code}: {problem.message}"
