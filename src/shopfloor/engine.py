@@ -20,6 +20,7 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
     background = Background()
     jobs = Jobs(dataclasses.replace(tools, engine_id=engine.id), engine, background)
     jobs.register()
+    tools.engines.append(engine.id)
     await jobs.launch()
     logger.info("engine_started", engine_id=engine.id)
     try:

@@ -1,5 +1,6 @@
 """PostgreSQL, two hosts: when one dies with everything on it, the other takes its orders over with new sandboxes."""
 
+import contextlib
 import os
 import signal
 import uuid
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.support import postgres
-from tests.support.platform import Platform, folder, sample_repository, until
+from tests.support.platform import Platform, folder, git, sample_repository, until
 
 LONG = [{"say": "working"}, {"if_attempt": 1, "delay": 120}, {"write": {"path": "done.txt", "content": "yes\n"}}]
 
@@ -46,3 +47,40 @@ def test_orders_of_a_dead_host_go_on_at_another(hosts: tuple[Platform, Platform]
         found = connection.execute("SELECT state, reason FROM attempts ORDER BY number").fetchall()
     assert [row[0] for row in found] == ["lost", "done"]
     assert "host" in str(found[0][1])
+
+
+CHECKPOINT = {
+    "plan": [{"write": {"path": "specs/plan.md", "content": "# Plan\n"}}],
+    "build": [{"if_attempt": 1, "delay": 120}, {"write": {"path": "done.txt", "content": "yes\n"}}],
+}
+
+
+@pytest.mark.parametrize("common", [True, False], ids=["common-uploads", "own-uploads"])
+def test_a_step_done_at_a_dead_host_is_kept_or_done_again(postgres_folder: str, common: bool) -> None:
+    """Its commits were uploaded: where every host sees them the next one goes on from there, else it starts from the base."""
+    url = postgres.new_database(postgres_folder, f"t{uuid.uuid4().hex}")
+    with folder() as one, folder() as two, folder() as shared:
+        more = {"blobs_dir": str(shared / "blobs")} if common else {}
+        first, second = (Platform(place, database_url=url, engine_lease_seconds=2, **more) for place in (one, two))
+        try:
+            first.start()
+            origin = sample_repository(shared)
+            order_id = first.order(origin, CHECKPOINT, workflow_type="plan_build")
+            until(lambda: phases(first, order_id) == ["plan"], what="the plan")
+            second.start()
+            victims = [*first.keepers(), *first.inside(b"")]
+            first.kill()
+            for pid in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            order = second.finished(order_id)
+            assert order["status"] == "completed", order["reason"]
+            assert phases(second, order_id) == (["plan", "build"] if common else ["plan", "plan", "build"])
+            assert git("show", f"{order['git_branch_name']}:specs/plan.md", cwd=origin) == "# Plan"
+        finally:
+            first.close()
+            second.close()
+
+
+def phases(house: Platform, order_id: str) -> list[str]:
+    return [e["step"] for e in house.events(order_id) if e["event"] == "workflow.phase_completed"]

@@ -48,6 +48,8 @@ class Tools:
     """Set when an order may have become claimable."""
     news: dict[str, asyncio.Event] = field(default_factory=dict)
     """Work order id -> set when something happened to it."""
+    engines: list[str] = field(default_factory=list)
+    """The engine of this process, if it has one."""
     bases: dict[str, asyncio.Future[Base]] = field(default_factory=dict)
     """Work order id -> the look for its base, begun when it was accepted."""
     early: dict[str, asyncio.Future[bool]] = field(default_factory=dict)

@@ -71,8 +71,8 @@ async def begin(session: Session, attempt: Attempt) -> Brief:
 
 
 def look_ahead(tools: Tools, order: WorkOrder) -> None:
-    """Begin to ask the origin for the base of an order just accepted; what is not claimed at once forgets it and asks anew."""
-    if len(tools.bases) < MOST_AHEAD:
+    """Begin to ask the origin for the base of an order just accepted, if an engine of this process will claim it at once."""
+    if tools.engines and len(tools.news) < tools.settings.max_sandboxes and len(tools.bases) < MOST_AHEAD:
         looking = asyncio.ensure_future(tools.repositories.resolve(order.repository_url, order.base_branch))
         looking.add_done_callback(_heard)
         tools.bases[order.agent_work_order_id] = looking
@@ -123,7 +123,10 @@ async def _create(tools: Tools, attempt: Attempt, order: WorkOrder, brief: Brief
         order.base_branch, order.base_commit = base.branch, base.commit
         order.git_branch_name = branches.branch_name(order.agent_work_order_id, issue=order.github_issue_number)
     spec = await _spec(tools, order, attempt, tools.sandboxes.adapter(order.sandbox_type), brief)
-    await asyncio.gather(_write_base(tools, order, attempt.sandbox_id), tools.sandboxes.start(order.sandbox_type, spec))
+    both = _write_base(tools, order, attempt.sandbox_id), tools.sandboxes.start(order.sandbox_type, spec)
+    for failure in await asyncio.gather(*both, return_exceptions=True):  # neither may go on behind a next try
+        if failure is not None:
+            raise failure
     return True
 
 
