@@ -1,5 +1,6 @@
 """Fixtures every test may use."""
 
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -8,6 +9,10 @@ import pytest
 
 from shopfloor.kit.db import Database
 from tests.support import postgres
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts what it sends to the background deaf to Ctrl-C, and so would be every program the tests send one to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ class Trouble:
     def met(self, error: Exception) -> float:
         """Take in one more failure; answers the seconds to wait before the next try."""
         self.pause = min(self.pause * 2, 5)
-        if isinstance(error, AWAY):
+        if self.final or isinstance(error, AWAY):
             self.reason = self.reason or f"the database is away: {error}"
             return self.pause
         if isinstance(error, Problem):
