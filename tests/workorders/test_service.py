@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from shopfloor.events.models import EventRow
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database
 from shopfloor.sandboxes.service import Sandboxes
@@ -160,3 +161,19 @@ async def test_a_repeated_request_answers_the_first_order(database: Database) ->
             await service.repeated(session, "k1", **WISH | {"timeout_seconds": 61.0}, initial_prompt="do it")
     assert again is not None
     assert again.agent_work_order_id == order_id
+
+
+async def test_a_step_whose_commits_were_refused_is_not_done(database: Database, sandboxes: Sandboxes) -> None:
+    order_id = await ordered(database)
+    attempt = await claim(database, sandboxes)
+    assert attempt
+    for step, note in (("plan", ""), ("build", "bundle_refused: a loose end")):
+        async with database.transaction() as session:
+            made = await service.add_artifact(session, attempt.sandbox_id, name="checkpoint.bundle", sha256="0", size=1)
+            made.note = note
+        async with database.transaction() as session:
+            told = {"event_type": "workflow.phase_completed", "entity_type": "sandbox", "entity_id": "s", "source": "w"}
+            session.add(EventRow(**told, xid=0, payload=f'{{"step":"{step}"}}', work_order_id=order_id))
+    async with database.reading() as session:
+        bundle = await queries.newest_bundle(session, order_id)
+        assert await queries.steps_done(session, order_id, bundle) == {"plan"}

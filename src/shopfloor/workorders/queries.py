@@ -141,11 +141,19 @@ async def newest_event(session: Session, order_id: str, *event_types: str) -> tu
     return (row, orjson.loads(row.payload)) if row else None
 
 
-async def steps_done(session: Session, order_id: str) -> set[str]:
-    """The steps whose completion a worker reported with their commit handed out."""
+async def steps_done(session: Session, order_id: str, bundle: Artifact | None) -> set[str]:
+    """The steps whose completion a worker reported and whose commits are in `bundle`: none that came with a later, refused one."""
+    refused = sa.select(sa.func.min(Artifact.created_at)).where(
+        Artifact.work_order_id == order_id,
+        Artifact.name.in_(BUNDLES),
+        Artifact.note != "",
+        Artifact.id > (bundle.id if bundle else 0),
+    )
     query = sa.select(EventRow.payload).where(
         EventRow.work_order_id == order_id, EventRow.event_type == "workflow.phase_completed"
     )
+    if (first := await session.scalar(refused)) is not None:
+        query = query.where(EventRow.recorded_at < first)
     steps = (orjson.loads(payload).get("step") for payload in await session.scalars(query))
     return {step for step in steps if isinstance(step, str)}
 

@@ -105,16 +105,15 @@ async def _start(tools: Tools, attempt_id: str) -> bool:
         if order.base_commit:
             return True
         await adapter.destroy(attempt.sandbox_id)  # started, but the crash came before its base was written down
-    async with (
-        tools.database.transaction() as session
-    ):  # only now: the token of a sandbox that runs must stay what it is
+    # Only now: the token of a sandbox that runs must stay what it is.
+    async with tools.database.transaction() as session:
         brief = await _brief(session, attempt)
     return await _create(tools, attempt, order, brief)
 
 
 async def _create(tools: Tools, attempt: Attempt, order: WorkOrder, brief: Brief) -> bool:
     if brief.bundle and not tools.blobs.has(brief.bundle.sha256):
-        # Handed out at a host that is gone with its folder; a common blobs_dir keeps such work (docs: several hosts).
+        # Handed out at a host that is gone with its folder; a common blobs_dir keeps such work (README).
         logger.warning("bundle_not_found", agent_work_order_id=order.agent_work_order_id, sha256=brief.bundle.sha256)
         brief = replace(brief, bundle=None)
     looking = tools.bases.pop(order.agent_work_order_id, None)
@@ -134,10 +133,11 @@ async def _brief(session: Session, attempt: Attempt) -> Brief:
     order_id, token = attempt.work_order_id, await auth.issue(session, attempt.sandbox_id, attempt.number)
     if attempt.number == 1:
         return Brief(token=token, bundle=None, done=set(), spoken=None)
+    bundle = await queries.newest_bundle(session, order_id)
     return Brief(
         token=token,
-        bundle=await queries.newest_bundle(session, order_id),
-        done=await queries.steps_done(session, order_id),
+        bundle=bundle,
+        done=await queries.steps_done(session, order_id, bundle),
         spoken=await queries.newest_event(session, order_id, "agent.session", "agent.started"),
     )
 
