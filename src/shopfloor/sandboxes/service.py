@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import sqlalchemy as sa
+
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
 from shopfloor.events.catalog import SandboxHeartbeatMissed, SandboxStateChanged
@@ -23,6 +25,10 @@ logger = log.get(__name__)
 ADAPTERS = "shopfloor.sandboxes.adapters"
 COMING = ("e2b", "dagger")
 """Sandbox types the sources name that have no adapter yet (AWM-03)."""
+
+
+PLACES_LOCK = 0x5F0F
+"""PostgreSQL advisory lock, held while places are counted and taken."""
 
 
 class CapacityExhausted(Conflict):
@@ -71,8 +77,14 @@ class Sandboxes:
         """Whether this host may run one more sandbox."""
         return await queries.live_count(session, self.host_id) < self.settings.max_sandboxes
 
+    async def lock_places(self, session: Session) -> None:
+        """Count and take places one transaction after the other; SQLite has one writer anyway."""
+        if not self.database.sqlite:
+            await session.execute(sa.select(sa.func.pg_advisory_xact_lock(PLACES_LOCK)))
+
     async def reserve(self, session: Session, sandbox_id: str, sandbox_type: str, **columns: Any) -> SandboxRow:
-        """Take a place for a sandbox to come; raises CapacityExhausted. The caller's transaction holds the host's claim lock."""
+        """Take a place for a sandbox to come; raises CapacityExhausted."""
+        await self.lock_places(session)
         if not await self.has_place(session):
             raise CapacityExhausted(f"all {self.settings.max_sandboxes} sandboxes of this host are taken")
         row = SandboxRow(

@@ -32,8 +32,6 @@ LOGGED = {
     OrderStatus.FAILED: "agent_work_order_failed",
     OrderStatus.CANCELLED: "agent_work_order_cancelled",
 }
-CLAIM_LOCK = 0x5F0F
-"""PostgreSQL advisory lock: claims count the host's places one after the other."""
 
 
 class OrderFinished(Conflict):
@@ -103,8 +101,7 @@ def _hash(columns: dict[str, Any]) -> str:
 
 async def claim(session: Session, sandboxes: Sandboxes, engine_id: str) -> Attempt | None:
     """Claim the oldest due order and a place for its sandbox in one step; None when there is nothing to do or no place."""
-    if not sandboxes.database.sqlite:
-        await session.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIM_LOCK)))
+    await sandboxes.lock_places(session)
     due = (
         sa.select(WorkOrder)
         .where(WorkOrder.status == OrderStatus.PENDING, WorkOrder.not_before <= db_time())
@@ -138,7 +135,6 @@ async def _new_attempt(session: Session, sandboxes: Sandboxes, order: WorkOrder,
     if order.execution_started_at is None:
         order.execution_started_at = cast("Any", db_time())
     order.execution_completed_at = None
-    await session.flush()
     await move(session, order, OrderStatus.RUNNING, reason=f"attempt {number} claimed")
     await sandboxes.reserve(
         session,
