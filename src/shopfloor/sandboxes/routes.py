@@ -27,6 +27,12 @@ class SandboxBusy(Conflict):
     hint = "Cancel the work order, or repeat with force=true: its attempt then counts as lost."
 
 
+class SandboxElsewhere(Conflict):
+    """The sandbox runs on another host."""
+
+    hint = "Ask the API of that host, or cancel its work order from anywhere."
+
+
 class Sandbox(Schema):
     """A sandbox."""
 
@@ -192,6 +198,8 @@ async def delete_sandbox(sandbox_id: SandboxId, house: House, force: bool = Fals
         row = await queries.get(session, sandbox_id)
     if row.work_order_id and row.state in LIVE and not force:
         raise SandboxBusy(f"work order {row.work_order_id} runs in sandbox {sandbox_id}")
+    if row.state in LIVE and row.host_id != house.host_id:
+        raise SandboxElsewhere(f"sandbox {sandbox_id} runs on {row.host_id}, this is {house.host_id}")
     await house.terminate(sandbox_id, reason="deleted by a person")
     return await _one(house, sandbox_id)
 
@@ -211,7 +219,8 @@ async def explain_sandbox(sandbox_id: SandboxId, house: House) -> Explanation:
         facts = await queries.facts(session, sandbox_id)
         heard = await queries.last_heard(session, sandbox_id)
         here = await session.scalar(sa.select(db_time()))
-    found = await house.info(row) if row.state in LIVE else None
+    here_too = row.host_id == house.host_id
+    found = await house.info(row) if row.state in LIVE and here_too else None
     interval = house.settings.heartbeat_seconds
     silent = (here - (heard or row.started_at or row.created_at)).total_seconds() if here else 0.0
     outlook: list[str] = []
@@ -219,7 +228,9 @@ async def explain_sandbox(sandbox_id: SandboxId, house: House) -> Explanation:
         rung = verdict(missed(silent, interval))
         outlook = [
             f"last heard {silent:.0f} s ago: {rung}; restart after {4 * interval:.0f} s of silence",
-            f"the operating system says: {found.life if found else 'not there'}",
+            f"the operating system says: {found.life if found else 'not there'}"
+            if here_too
+            else f"it runs on {row.host_id}; only a server there can look at it",
             "its program's end, its lease's end, DELETE",
         ]
     since = next((f["at"] for f in facts if f["event_type"] == "sandbox.state_changed"), row.created_at)
