@@ -66,7 +66,7 @@ def disk(place: Path) -> int:
     return int(subprocess.run(["du", "-s", "-B1", str(place)], check=True, capture_output=True).stdout.split()[0])
 
 
-async def ours(adapter: Adapter, folder: Path, golden: Path, number: int, *, weigh: bool = False) -> int:
+async def ours(adapter: Adapter, folder: Path, golden: Path, number: int, *, commit: str, weigh: bool = False) -> int:
     """The same through the adapter."""
     out = folder / f"out-{number}"
     out.mkdir()
@@ -74,7 +74,7 @@ async def ours(adapter: Adapter, folder: Path, golden: Path, number: int, *, wei
     spec = SandboxSpec(
         sandbox_id=f"bench-{number}",
         labels={},
-        checkout=Checkout(mirror=golden, golden=golden, base_commit="HEAD", branch="work"),
+        checkout=Checkout(mirror=golden, golden=golden, base_commit=commit, branch="work"),
         argv=("sh", "-c", WORK),
         env={},
         writable={"/out": out},
@@ -92,6 +92,7 @@ async def measure(folder: Path) -> None:
     adapter = module.create(folder / "sandboxes", module.Config())
     golden = await asyncio.to_thread(repository, folder)
     (folder / "sandboxes").mkdir(exist_ok=True)
+    commit = git("rev-parse", "HEAD", cwd=golden)
     times: dict[str, list[float]] = {"bare": [], "ours": []}
     for number in range(COUNT):
         give(golden, None)
@@ -101,9 +102,9 @@ async def measure(folder: Path) -> None:
     give(golden, adapter.owner)
     for number in range(COUNT):
         began = time.perf_counter()
-        await ours(adapter, folder, golden, number)
+        await ours(adapter, folder, golden, number, commit=commit)
         times["ours"].append(time.perf_counter() - began)
-    size = await ours(adapter, folder, golden, COUNT, weigh=True)
+    size = await ours(adapter, folder, golden, COUNT, commit=commit, weigh=True)
     total = {name: sum(values) for name, values in times.items()}
     print(f"{COUNT} sandboxes over {FILES} files, one after the other (target: at most 2x, at most 2 MiB each)")
     for name, values in times.items():
