@@ -39,8 +39,11 @@ class Scaled(Platform):
         pid = int(str(rows[0][0]).split(".")[1]) if rows else 0
         return next((name for name, process in self.processes.items() if process.pid == pid), None)
 
-    def adopted_at(self, order_id: str) -> bool:
-        return any(event["event"] == "attempt.adopted" for event in self.events(order_id))
+    def adopted(self, order_id: str) -> bool:
+        """Whether another engine says so and really runs the workflow."""
+        said = [event for event in self.events(order_id) if event["event"] == "attempt.adopted"]
+        runs = "SELECT executor_id FROM dbos.workflow_status WHERE status = 'PENDING'"
+        return bool(said) and self.sql(runs) == [(said[-1]["to_engine"],)]
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def running(house: Scaled, origin: Path) -> tuple[str, str]:
 
 
 def check(house: Scaled, order_id: str, origin: Path, began: float) -> None:
-    until(lambda: house.adopted_at(order_id), limit=30, what="the adoption")
+    until(lambda: house.adopted(order_id), limit=30, what="the adoption")
     assert time.monotonic() - began < 10
     order = house.finished(order_id)
     assert (order["status"], order["attempts"]) == ("completed", 1), order["reason"]

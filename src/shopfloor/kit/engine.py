@@ -29,6 +29,12 @@ APPLICATION_VERSION = "shopfloor-1"
 type Workflow = Callable[[str], Awaitable[None]]
 
 
+ADOPT_SECONDS = 2.0
+"""How often DBOS looks for workflows that `adopt` put into its internal queue; nothing else is put there."""
+
+UNUSED_SECONDS = 60.0
+"""How often DBOS looks for delayed workflows and expired deadlines; Shopfloor has neither."""
+
 NOTICE_LOSS = {
     "connect_timeout": "3",
     "tcp_user_timeout": "10000",
@@ -105,6 +111,7 @@ class Engine:
     async def launch(self) -> None:
         """Begin to work: announce this process, then let the engine run."""
         await self.beat()
+        _slow_down()
         self._dbos.launch()
 
     async def start(self, name: str, workflow_id: str) -> None:
@@ -179,6 +186,15 @@ async def any_alive(session: Session, silent_seconds: float) -> bool:
     """Whether any engine of any host was heard of in the last so many seconds."""
     alive = sa.select(EngineRow.id).where(EngineRow.seen_at > db_time(-silent_seconds)).limit(1)
     return await session.scalar(alive) is not None
+
+
+def _slow_down() -> None:
+    """DBOS polls every second for each thing it can do and has no setting for it: most of what an idle `up` would cost."""
+    from dbos import _workflow_commands
+    from dbos._dbos import _get_dbos_instance
+
+    _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = UNUSED_SECONDS  # noqa: SLF001 - see above
+    _get_dbos_instance()._registry.get_internal_queue()._polling_interval_sec = ADOPT_SECONDS  # noqa: SLF001 - see above
 
 
 def _sync_url(database: Database) -> str:
