@@ -23,13 +23,15 @@ WORK = (
 
 
 def repository(folder: Path, files: int = FILES) -> Path:
-    """A clean checkout of that many small files."""
+    """A clean checkout of that many small files, which stays clean for git when its owner changes, as Shopfloor's own do."""
     golden = folder / "golden"
     for number in range(files):
         place = golden / f"d{number % 100}" / f"f{number}.txt"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(f"{number}\n" * 20)
     git("init", "-q", cwd=golden)
+    git("config", "core.checkStat", "minimal", cwd=golden)
+    git("config", "core.trustctime", "false", cwd=golden)
     git("add", "-A", cwd=golden)
     git("commit", "-qm", "first", cwd=golden)
     return golden
