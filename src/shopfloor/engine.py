@@ -20,11 +20,12 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
     background = Background()
     jobs = Jobs(dataclasses.replace(tools, engine_id=engine.id), engine, background)
     jobs.register()
-    tools.engines.append(engine.id)
     await jobs.launch()
+    tools.engines.append(jobs)
     logger.info("engine_started", engine_id=engine.id)
     try:
         yield engine
     finally:
+        tools.engines.remove(jobs)
         await background.close()
         logger.info("engine_stopped", engine_id=engine.id)

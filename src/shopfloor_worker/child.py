@@ -1,9 +1,9 @@
 """The agent program as a process: lines in, lines out, and how it is ended with everything it started."""
 
 import contextlib
+import errno
 import os
 import signal
-import subprocess
 import threading
 import time
 
@@ -19,24 +19,75 @@ MARK = "SHOPFLOOR_AGENT_OF"
 STDERR_KEPT = 4096
 
 
+class Program:
+    """A running program and its pipes. Not `subprocess`, whose import alone takes longer than starting the agent."""
+
+    def __init__(self, argv: "list[str]", env: "dict[str, str]") -> None:
+        path = _found(argv[0], env)
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        try:
+            self.pid = os.posix_spawn(
+                path,
+                argv,
+                env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(theirs)],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except BaseException:
+            for end in sum(pipes, ()):
+                os.close(end)
+            raise
+        for end in theirs:
+            os.close(end)
+        self.stdin, self.stdout, self.stderr = (
+            os.fdopen(pipes[0][1], "wb"),
+            os.fdopen(pipes[1][0], "rb"),
+            os.fdopen(pipes[2][0], "rb"),
+        )
+        self._lock = threading.Lock()
+        self._code: "Optional[int]" = None
+
+    def poll(self) -> "Optional[int]":
+        """Its exit code, negative for a signal; None while it runs."""
+        with self._lock:
+            if self._code is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+            return self._code
+
+    def wait(self, seconds: float) -> "Optional[int]":
+        """As `poll`, within so many seconds."""
+        end = time.monotonic() + seconds
+        while (code := self.poll()) is None and time.monotonic() < end:
+            time.sleep(0.01)
+        return code
+
+
+def _found(name: str, env: "dict[str, str]") -> str:
+    """Where the program is, by the PATH it will see itself."""
+    if os.sep in name:
+        return name
+    for place in os.get_exec_path(env):
+        if os.access(os.path.join(place, name), os.X_OK):
+            return os.path.join(place, name)
+    raise FileNotFoundError(errno.ENOENT, "not found on the PATH")
+
+
 class Child:
     """A started program, or one that could not be started (`failure` says why)."""
 
     def __init__(self, argv: "list[str]", env: "dict[str, str]", cwd: str, mark: str) -> None:
         self.mark, self.started_at, self.failure = mark, time.time(), ""
         self.stderr = b""
-        self._program: "Optional[subprocess.Popen[bytes]]" = None
+        self._program: "Optional[Program]" = None
         self._lock, self._mail, self._wake = threading.Lock(), [], threading.Event()  # type: tuple[Any, list[Any], Any]
         try:
-            self._program = subprocess.Popen(
-                argv,
-                env=env,
-                cwd=cwd,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            os.chdir(cwd)
+            self._program = Program(argv, env)
+            threading.Thread(target=self._write, daemon=True).start()
         except (OSError, ValueError) as error:
             self.failure = f"cannot start the agent program {argv[0]}: {error}"
 
@@ -55,7 +106,7 @@ class Child:
         if self._program is None:
             hear(self, None)
             return
-        for work in (lambda: self._read(hear, log), self._read_errors, self._write):
+        for work in (lambda: self._read(hear, log), self._read_errors):
             threading.Thread(target=work, daemon=True).start()
 
     def write(self, data: bytes, written: "Optional[Callable[[], None]]" = None) -> None:
@@ -74,12 +125,7 @@ class Child:
 
     def wait(self, seconds: float) -> "Optional[int]":
         """Its exit code (negative: signal) within so many seconds."""
-        if self._program is None:
-            return None
-        try:
-            return self._program.wait(max(0.0, seconds))
-        except subprocess.TimeoutExpired:
-            return None
+        return self._program.wait(seconds) if self._program else None
 
     def stop(self, polite: float, term: float) -> "Optional[int]":
         """End it: close its input, then TERM, then KILL for it and everything it started."""
@@ -101,7 +147,6 @@ class Child:
 
     def _read(self, hear: "Callable[[Child, Optional[bytes]], None]", log: "Callable[[bytes], None]") -> None:
         assert self._program
-        assert self._program.stdout
         with contextlib.suppress(OSError, ValueError):
             for line in self._program.stdout:
                 log(line)
@@ -110,15 +155,13 @@ class Child:
 
     def _read_errors(self) -> None:
         assert self._program
-        assert self._program.stderr
         with contextlib.suppress(OSError, ValueError):
-            while piece := self._program.stderr.read1(STDERR_KEPT):  # type: ignore[attr-defined]
+            while piece := self._program.stderr.read1(STDERR_KEPT):
                 self.stderr = (self.stderr + piece)[-STDERR_KEPT:]
 
     def _write(self) -> None:
         assert self._program
         pipe = self._program.stdin
-        assert pipe
         with contextlib.suppress(OSError, ValueError):
             while True:
                 self._wake.wait()

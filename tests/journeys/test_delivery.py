@@ -110,6 +110,26 @@ def test_an_unknown_base_branch_fails_with_a_hint(house: Platform, place: Path) 
     assert "nope" in order["reason"]
 
 
+def test_an_order_runs_with_its_acceptance_where_there_is_a_place_and_waits_where_there_is_none(place: Path) -> None:
+    """The answer says which, and the database agrees with it."""
+    from tests.support.platform import platform
+
+    origin = sample_repository(place)
+    script = [{"delay": 2}, {"write": {"path": "one.txt", "content": "1\n"}}]
+    body: dict[str, Any] = {
+        "repository_url": str(origin),
+        "workflow_type": "build",
+        "agent": "script",
+        "initial_prompt": "x",
+    }
+    body["agent_options"] = {"script": script}
+    with platform(max_sandboxes=1) as house:
+        house.finished(house.order(origin, script, workflow_type="build"))  # the engine has begun
+        answers = [house.post("/agent-work-orders", body, expect=201)["agent_work_order"] for _ in range(2)]
+        states = [house.finished(order["agent_work_order_id"])["status"] for order in answers]
+    assert ([order["status"] for order in answers], states) == (["running", "pending"], ["completed"] * 2)
+
+
 def test_nothing_is_left_of_finished_sandboxes(house: Platform, place: Path) -> None:
     order = house.finished(build(house, sample_repository(place), PLAN_BUILD_TEST["build"]))
     left = list((house.data / "sandboxes" / "local").glob(f"*{order['sandbox_identifier']}*"))

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from shopfloor.events import log as events
 from shopfloor.events.bus import Published
 from shopfloor.events.catalog import AttemptAdopted
+from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
-from shopfloor.kit.db import AWAY
+from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.engine import Engine, State
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.messages import service as messages
@@ -23,11 +24,11 @@ from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, Phase
-from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps import Claimed, Tools
 from shopfloor.workorders.steps.bury import bury
 from shopfloor.workorders.steps.conclude import conclude, sweep_folders
 from shopfloor.workorders.steps.deliver import deliver
-from shopfloor.workorders.steps.prepare import begin, prepare, start_early
+from shopfloor.workorders.steps.prepare import claim, prepare, start_early
 from shopfloor.workorders.steps.run import TICK_SECONDS, finish, give_up, watch
 
 logger = log.get(__name__)
@@ -194,13 +195,19 @@ class Jobs:
     async def _claim_one(self) -> bool:
         """Claim an order and begin to start its sandbox; answers whether there was one."""
         async with self.tools.database.transaction() as session:
-            attempt = await service.claim(session, self.tools.sandboxes, self.engine.id)
-            if attempt is None:
-                return False
-            brief, order = await begin(session, attempt), await queries.get(session, attempt.work_order_id)
-        starting = start_early(self.tools, attempt, order, brief)
-        self.background.start("start_workflow", self._start_workflow(attempt.attempt_id, starting))
-        return True
+            claimed = await self.claim(session)
+        if claimed:
+            self.start(claimed)
+        return claimed is not None
+
+    async def claim(self, session: Session) -> Claimed | None:
+        """See Claimer."""
+        return await claim(self.tools, session, self.engine.id)
+
+    def start(self, claimed: Claimed, looking: asyncio.Future[Base] | None = None) -> None:
+        """See Claimer. What a crash or a cut request leaves out is made up for by `_tend`."""
+        starting = start_early(self.tools, claimed, looking)
+        self.background.start("start_workflow", self._start_workflow(claimed.attempt.attempt_id, starting))
 
     async def _start_workflow(self, attempt_id: str, starting: asyncio.Future[bool]) -> None:
         """Write the workflow down once the sandbox starts, which has the first call on this process; `_tend` repeats what fails."""

@@ -75,19 +75,27 @@ async def create_work_order(
     """Accept a piece of work; it starts by itself."""
     columns = await _checked(body, house)
     try:
-        order = await _accepted(house, idempotency_key, columns)
+        return await _accepted(house, idempotency_key, columns)
     except IntegrityError:  # the same key at the same moment: by now the other request has made the order
-        order = await _accepted(house, idempotency_key, columns)
-    if order.status == OrderStatus.PENDING:
-        look_ahead(house, order)
-    house.claimable.set()
-    return _answer(order)
+        return await _accepted(house, idempotency_key, columns)
 
 
-async def _accepted(house: Tools, key: str | None, columns: dict[str, Any]) -> WorkOrder:
+async def _accepted(house: Tools, key: str | None, columns: dict[str, Any]) -> AgentWorkOrderResponse:
+    """Store the order, and claim one in the same transaction if this process has an engine with a place."""
+    claimer, claimed = house.claimer(), None
+    looking = look_ahead(house, columns["repository_url"], columns["base_branch"]) if claimer else None
     async with house.database.transaction() as session:
-        order = await service.repeated(session, key, **columns)
-        return order or await service.create(session, **columns, idempotency_key=key)
+        if order := await service.repeated(session, key, **columns):
+            return _answer(order)
+        order = await service.create(session, **columns, idempotency_key=key)
+        if claimer:
+            claimed = await claimer.claim(session)
+            await session.refresh(order)
+    if claimer and claimed:
+        claimer.start(claimed, looking if claimed.order is order else None)
+    else:
+        house.claimable.set()
+    return _answer(order)
 
 
 async def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str, Any]:

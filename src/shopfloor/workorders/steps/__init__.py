@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from shopfloor.events.bus import Hub
@@ -10,8 +11,9 @@ from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.service import Repositories
 from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
-from shopfloor.kit.db import Database
+from shopfloor.kit.db import Database, Session
 from shopfloor.sandboxes.service import Sandboxes
+from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 
 DEAF_SECONDS = 5.0
 
@@ -32,6 +34,35 @@ class Ears:
         return now - self.since
 
 
+@dataclass(frozen=True)
+class Brief:
+    """What the database knows for a new sandbox's job, and the token it is given."""
+
+    token: str
+    bundle: Artifact | None
+    done: set[str]
+    spoken: Any
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An order taken, with the attempt and the place made for it."""
+
+    attempt: Attempt
+    order: WorkOrder
+    brief: Brief
+
+
+class Claimer(Protocol):
+    """The engine of this process, for whoever makes an order claimable: no need to wait until it looks."""
+
+    async def claim(self, session: Session) -> Claimed | None:
+        """Take the oldest due order within this transaction; None when there is nothing to do or no place."""
+
+    def start(self, claimed: Claimed, looking: asyncio.Future[Base] | None = None) -> None:
+        """Begin to start the sandbox, once the transaction is through. `looking` is the look for the order's base, if one was begun."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tools:
     """What the steps work with."""
@@ -48,16 +79,18 @@ class Tools:
     """Set when an order may have become claimable."""
     news: dict[str, asyncio.Event] = field(default_factory=dict)
     """Work order id -> set when something happened to it."""
-    engines: list[str] = field(default_factory=list)
+    engines: list[Claimer] = field(default_factory=list)
     """The engine of this process, if it has one."""
-    bases: dict[str, asyncio.Future[Base]] = field(default_factory=dict)
-    """Work order id -> the look for its base, begun when it was accepted."""
     early: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     """Attempt id -> the start of its sandbox, begun when it was claimed, until `prepare` takes it."""
     uploads: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """Sandbox id -> held while it uploads: one at a time, so that its allowance is counted."""
     imports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """How many bundles are unpacked at once: a sandbox may hand out any number."""
+
+    def claimer(self) -> Claimer | None:
+        """The engine of this process when it may well have a place: whether it has is found out by claiming."""
+        return self.engines[0] if self.engines and len(self.news) < self.settings.max_sandboxes else None
 
     def tell(self, order_id: str) -> None:
         """Wake whoever watches an order in this process."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from shopfloor.auth import service as auth
 from shopfloor.events import log as events
 from shopfloor.events.catalog import AgentRestarted
 from shopfloor.forges import rules as branches
+from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.kit import log
 from shopfloor.kit.clock import iso, now
 from shopfloor.kit.db import Session
@@ -21,24 +22,12 @@ from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec,
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
-from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps import Brief, Claimed, Tools
 from shopfloor.workorders.steps.run import TICK_SECONDS, called_off, finish, glance
 
 logger = log.get(__name__)
 
-AHEAD_SECONDS = 3.0
-MOST_AHEAD = 8
 WORKER = "/opt/shopfloor/worker.pyz"
-
-
-@dataclass(frozen=True)
-class Brief:
-    """What the database knows for a new sandbox's job, and the token it is given."""
-
-    token: str
-    bundle: Artifact | None
-    done: set[str]
-    spoken: Any
 
 
 async def prepare(tools: Tools, attempt_id: str) -> str:
@@ -64,26 +53,27 @@ async def prepare(tools: Tools, attempt_id: str) -> str:
     return "go"
 
 
-async def begin(session: Session, attempt: Attempt) -> Brief:
-    """The claim's own transaction takes the attempt on to its preparation."""
+async def claim(tools: Tools, session: Session, engine_id: str) -> Claimed | None:
+    """Take the oldest due order on to its preparation, all in one transaction; None when there is nothing to do or no place."""
+    attempt = await service.claim(session, tools.sandboxes, engine_id)
+    if attempt is None:
+        return None
     await service.step_attempt(session, attempt, AttemptState.PREPARING)
-    return await _brief(session, attempt)
+    return Claimed(attempt, await queries.get(session, attempt.work_order_id), await _brief(session, attempt))
 
 
-def look_ahead(tools: Tools, order: WorkOrder) -> None:
-    """Begin to ask the origin for the base of an order just accepted, if an engine of this process will claim it at once."""
-    if tools.engines and len(tools.news) < tools.settings.max_sandboxes and len(tools.bases) < MOST_AHEAD:
-        looking = asyncio.ensure_future(tools.repositories.resolve(order.repository_url, order.base_branch))
-        looking.add_done_callback(_heard)
-        tools.bases[order.agent_work_order_id] = looking
-        asyncio.get_running_loop().call_later(AHEAD_SECONDS, tools.bases.pop, order.agent_work_order_id, None)
+def look_ahead(tools: Tools, repository_url: str, base_branch: str | None) -> asyncio.Future[Base]:
+    """Begin to ask the origin for the base of an order that will be claimed at once."""
+    looking = asyncio.ensure_future(tools.repositories.resolve(repository_url, base_branch))
+    looking.add_done_callback(_heard)
+    return looking
 
 
-def start_early(tools: Tools, attempt: Attempt, order: WorkOrder, brief: Brief) -> asyncio.Future[bool]:
+def start_early(tools: Tools, claimed: Claimed, looking: asyncio.Future[Base] | None) -> asyncio.Future[bool]:
     """Begin to start the sandbox of an attempt just claimed, before its workflow is written down; `prepare` takes over from here."""
-    starting = asyncio.ensure_future(_create(tools, attempt, order, brief))
+    starting = asyncio.ensure_future(_create(tools, claimed, looking))
     starting.add_done_callback(_heard)
-    tools.early[attempt.attempt_id] = starting
+    tools.early[claimed.attempt.attempt_id] = starting
     return starting
 
 
@@ -108,15 +98,15 @@ async def _start(tools: Tools, attempt_id: str) -> bool:
     # Only now: the token of a sandbox that runs must stay what it is.
     async with tools.database.transaction() as session:
         brief = await _brief(session, attempt)
-    return await _create(tools, attempt, order, brief)
+    return await _create(tools, Claimed(attempt, order, brief), None)
 
 
-async def _create(tools: Tools, attempt: Attempt, order: WorkOrder, brief: Brief) -> bool:
+async def _create(tools: Tools, claimed: Claimed, looking: asyncio.Future[Base] | None) -> bool:
+    attempt, order, brief = claimed.attempt, claimed.order, claimed.brief
     if brief.bundle and not tools.blobs.has(brief.bundle.sha256):
         # Handed out at a host that is gone with its folder; a common blobs_dir keeps such work (README).
         logger.warning("bundle_not_found", agent_work_order_id=order.agent_work_order_id, sha256=brief.bundle.sha256)
         brief = replace(brief, bundle=None)
-    looking = tools.bases.pop(order.agent_work_order_id, None)
     if not (order.base_commit and order.git_branch_name):
         base = await (looking or tools.repositories.resolve(order.repository_url, order.base_branch))
         order.base_branch, order.base_commit = base.branch, base.commit
