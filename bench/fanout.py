@@ -95,20 +95,20 @@ def body(count: int) -> bytes:
 
 
 def post(port: int, posts: int, batch: int, rate: float) -> None:
-    """`posts` requests over all sandboxes, at `rate` a second (0: as fast as they are answered, eight at a time)."""
+    """`posts` requests, at `rate` a second (0: as fast as they are answered), each sandbox on a connection of its own."""
     uvloop.run(_post(port, posts, batch, rate))
 
 
 async def _post(port: int, posts: int, batch: int, rate: float) -> None:
-    began, numbers = time.perf_counter(), iter(range(posts))
+    began = time.perf_counter()
 
-    async def line() -> None:
+    async def line(sandbox: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for n in numbers:
+        for n in range(sandbox, posts, SANDBOXES):
             if rate and (early := began + n / rate - time.perf_counter()) > 0:
                 await asyncio.sleep(early)
             data = body(batch)
-            path = f"/api/v1/sandboxes/sb-{n % SANDBOXES}/events"
+            path = f"/api/v1/sandboxes/sb-{sandbox}/events"
             writer.write(
                 b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%b"
                 % (path.encode(), len(data), data)
@@ -120,7 +120,7 @@ async def _post(port: int, posts: int, batch: int, rate: float) -> None:
                 raise RuntimeError(head.decode())
         writer.close()
 
-    await asyncio.gather(*(line() for _ in range(8)))
+    await asyncio.gather(*(line(sandbox) for sandbox in range(SANDBOXES)))
 
 
 def run(port: int, *, follow_one: bool, posts: int, batch: int, rate: float) -> tuple[list[float], float]:
