@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,8 @@ def test_each_order_has_a_log_file_of_its_own(house: Platform, place: Path) -> N
         "agent_command_completed",
         "sandbox_created",
         "sandbox_cleanup_completed",
+        "sandbox_command_executed",
+        "workflow_execution_started",
         "workflow_phase_started",
         "workflow_phase_completed",
     }
@@ -211,6 +214,14 @@ def test_a_manual_sandbox_counts_against_the_capacity_and_can_be_deleted(house: 
     gone = house.client.delete(f"/api/v1/sandboxes/{made['sandbox_id']}").json()
     assert gone["state"] == "TERMINATED"
     assert house.get("/sandboxes/capacity")["running"] == before
+
+
+def test_a_sandbox_that_ignores_the_end_is_killed_at_once_when_it_is_given_no_grace(house: Platform) -> None:
+    """LIF-07."""
+    made = house.post("/sandboxes", {"argv": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]}, expect=201)
+    began = time.monotonic()
+    gone = house.client.delete(f"/api/v1/sandboxes/{made['sandbox_id']}", params={"grace_seconds": 0}).json()
+    assert (gone["state"], time.monotonic() - began < 8) == ("TERMINATED", True)
 
 
 def test_a_manual_sandbox_that_ends_by_itself_is_shown_as_ended(house: Platform) -> None:

@@ -192,15 +192,20 @@ async def get_sandbox(sandbox_id: SandboxId, house: House) -> Sandbox:
 
 
 @router.delete("/sandboxes/{sandbox_id}")
-async def delete_sandbox(sandbox_id: SandboxId, house: House, force: bool = False) -> Sandbox:
-    """Stop a sandbox gracefully (10 s), then remove it."""
+async def delete_sandbox(
+    sandbox_id: SandboxId,
+    house: House,
+    force: bool = False,
+    grace_seconds: Annotated[float, Query(ge=0, le=60)] = 10,
+) -> Sandbox:
+    """Stop a sandbox gracefully, for so many seconds (0: kill it), then remove it; `force` also where a work order runs."""
     async with house.database.reading() as session:
         row = await queries.get(session, sandbox_id)
     if row.work_order_id and row.state in LIVE and not force:
         raise SandboxBusy(f"work order {row.work_order_id} runs in sandbox {sandbox_id}")
     if row.state in LIVE and row.host_id != house.host_id:
         raise SandboxElsewhere(f"sandbox {sandbox_id} runs on {row.host_id}, this is {house.host_id}")
-    await house.terminate(sandbox_id, reason="deleted by a person")
+    await house.terminate(sandbox_id, reason="deleted by a person", grace_seconds=grace_seconds)
     return await _one(house, sandbox_id)
 
 

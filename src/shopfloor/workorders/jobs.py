@@ -40,6 +40,7 @@ REACT_TO = (
     "agent.session",
     "agent.started",
     "agent.completed",
+    "command.completed",
     "attempt.result_submitted",
     "work_order.status_changed",
     "sandbox.state_changed",
@@ -48,6 +49,7 @@ REFRESHING = frozenset({"workflow.phase_started", "agent.session", "agent.starte
 LOGGED_AS = {
     "agent.started": "agent_command_started",
     "agent.completed": "agent_command_completed",
+    "command.completed": "sandbox_command_executed",
     "workflow.phase_started": "workflow_phase_started",
     "workflow.phase_completed": "workflow_phase_completed",
 }
@@ -309,7 +311,10 @@ class Jobs:
             for order_id in running:
                 await self._refresh(order_id)
             async for event in feed:
-                if event.work_order_id:
+                if event.event_type == "command.completed":  # there are many, and nobody waits for one
+                    if event.work_order_id in self.tools.news:
+                        _note(event)
+                elif event.work_order_id:
                     if event.event_type in LOGGED_AS.keys() | REFRESHING:
                         await self._reflect(event, event.work_order_id)
                     self.tools.tell(event.work_order_id)
@@ -359,6 +364,8 @@ def _note(event: Published) -> None:
         agent_work_order_id=event.work_order_id,
         sandbox_id=event.entity_id,
         **{
-            key: str(event.payload[key])[:100] for key in ("phase", "step", "status", "adapter") if key in event.payload
+            key: str(event.payload[key])[:100]
+            for key in ("phase", "step", "status", "adapter", "exit_code")
+            if key in event.payload
         },
     )

@@ -52,6 +52,7 @@ async def verify(repositories: Repositories, text: str, *, limit: float = VERIFY
     except Problem as problem:
         logger.info("repository_verification_failed", code=problem.code, reason=problem.message)
         return replace(asked, problem=problem)
+    logger.info("github_repository_verified", repository_url=address.url, can_write=access.can_write)
     return replace(
         asked,
         default_branch=access.default_branch,

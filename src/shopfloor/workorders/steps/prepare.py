@@ -50,6 +50,12 @@ async def prepare(tools: Tools, attempt_id: str) -> str:
         await tools.sandboxes.started(session, attempt.sandbox_id, await adapter.capabilities())
         if await service.step_attempt(session, attempt, AttemptState.RUNNING):
             await _announce_restart(session, order, attempt)
+    logger.info(
+        "workflow_execution_started",
+        agent_work_order_id=order.agent_work_order_id,
+        workflow_type=order.workflow_type,
+        sandbox_id=attempt.sandbox_id,
+    )
     return "go"
 
 
