@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def inside(folder: Path) -> list[int]:
-    """Processes whose working directory lies below a folder: the keepers of its sandboxes."""
-    found = []
+def inside(folder: Path) -> dict[int, Path]:
+    """Processes whose working directory lies below a folder, and that directory: the keepers of its sandboxes."""
+    found = {}
     for pid in _pids():
         with contextlib.suppress(OSError):
-            if Path(os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")).is_relative_to(folder):
-                found.append(pid)
+            place = Path(os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)"))
+            if place.is_relative_to(folder):
+                found[pid] = place
     return found
 
 

@@ -113,16 +113,18 @@ class Crew:
         """Kill with -9 the agent in a sandbox, once it is at its slow command."""
         deadline = time.monotonic() + KILL_SECONDS
         while time.monotonic() < deadline:
-            keepers = [p for p in processes.inside(self.house.data) if sandbox_id in os.readlink(f"/proc/{p}/cwd")]
+            keepers = [p for p, folder in processes.inside(self.house.data).items() if sandbox_id in str(folder)]
             family = processes.below(keepers)
             if any(processes.command(pid) == SLOW_COMMAND for pid in family):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(agent(family), signal.SIGKILL)
-                return
+                    return
             time.sleep(0.05)
         raise DemoFailed(f"the agent in sandbox {sandbox_id} was not found at work")
 
 
 def agent(family: list[int]) -> int:
-    """The agent program among the processes of a sandbox."""
-    return next(pid for pid in family if AGENT in processes.command(pid))
+    """The agent program among the processes of a sandbox; raises ProcessLookupError when it is gone."""
+    if found := next((pid for pid in family if AGENT in processes.command(pid)), None):
+        return found
+    raise ProcessLookupError
