@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -78,6 +79,8 @@ class Subscription:
         self.position = hub.position if after is None else after
         """Everything up to here was handed out."""
         self.slow = asyncio.Event()
+        self.takes_all = not (filters.entity_types or filters.event_types)
+        """Whether every event passes that reaches it by its entity id."""
         self._hub, self._limit, self._patient = hub, limit, patient
         self._items: deque[Published] = deque()
         self._bytes = 0
@@ -116,8 +119,14 @@ class Subscription:
                     return events
                 continue
             if self._items:
-                events = [self._items.popleft() for _ in range(min(AT_ONCE, len(self._items)))]
-                self._bytes -= sum(event.size for event in events)
+                events = list(islice(self._items, AT_ONCE))
+                if len(events) == len(self._items):
+                    self._items.clear()
+                    self._bytes = 0
+                else:
+                    for event in events:
+                        self._items.popleft()
+                        self._bytes -= event.size
                 self.position = events[-1].position
                 return events
             if self.slow.is_set():
@@ -302,7 +311,9 @@ class Hub:
     def _offer(self, event: Published, own: set[Subscription] | None) -> None:
         for group in (self._any, own):
             for subscription in tuple(group or ()):
-                if subscription.filters.match(event.entity_type, event.entity_id, event.event_type):
+                if subscription.takes_all or subscription.filters.match(
+                    event.entity_type, event.entity_id, event.event_type
+                ):
                     subscription.offer(event)
 
     async def _announce(self) -> None:
