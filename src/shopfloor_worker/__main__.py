@@ -17,6 +17,7 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python3 -I worker.pyz JOB.json", file=sys.stderr)
         return 64
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would hide how the agent ended
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda told, _frame: signals.append(told))

@@ -33,7 +33,7 @@ ADOPT_SECONDS = 2.0
 """How often DBOS looks for workflows that `adopt` put into its internal queue; nothing else is put there."""
 
 UNUSED_SECONDS = 60.0
-"""How often DBOS looks for delayed workflows and expired deadlines; Shopfloor has neither."""
+"""How often DBOS looks for delayed workflows and expired deadlines (SQLite); Shopfloor has neither."""
 
 NOTICE_LOSS = {
     "connect_timeout": "3",
@@ -111,7 +111,7 @@ class Engine:
     async def launch(self) -> None:
         """Begin to work: announce this process, then let the engine run."""
         await self.beat()
-        _slow_down()
+        _slow_down(self.database)
         self._dbos.launch()
 
     async def start(self, name: str, workflow_id: str) -> None:
@@ -188,13 +188,18 @@ async def any_alive(session: Session, silent_seconds: float) -> bool:
     return await session.scalar(alive) is not None
 
 
-def _slow_down() -> None:
-    """DBOS polls every second for each thing it can do and has no setting for it: most of what an idle `up` would cost."""
+def _slow_down(database: Database) -> None:
+    """DBOS polls every second for each thing it can do and has no setting for it: most of what an idle `up` would cost.
+
+    On PostgreSQL it holds a transaction open between two looks for deadlines, which may not last: there it keeps its pace.
+    """
     from dbos import _workflow_commands
     from dbos._dbos import _get_dbos_instance
 
-    _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = UNUSED_SECONDS  # noqa: SLF001 - see above
-    _get_dbos_instance()._registry.get_internal_queue()._polling_interval_sec = ADOPT_SECONDS  # noqa: SLF001 - see above
+    if database.sqlite:
+        _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = UNUSED_SECONDS  # noqa: SLF001 - DBOS has no public name for it
+    queue = _get_dbos_instance()._registry.get_internal_queue()  # noqa: SLF001 - the same
+    queue._polling_interval_sec = ADOPT_SECONDS  # noqa: SLF001 - the same
 
 
 def _sync_url(database: Database) -> str:

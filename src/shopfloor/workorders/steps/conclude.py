@@ -46,10 +46,10 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
             ):  # whoever goes on, a next attempt or a retry, is told at its start
                 order.prompts = [*order.prompts, *unseen]
         everyone = [one.sandbox_id for one in await queries.attempts(session, order.agent_work_order_id)]
+    tools.news.pop(order.agent_work_order_id, None)
+    tools.claimable.set()
     if order.status == OrderStatus.COMPLETED:  # nobody can ask to continue it, and all it made is delivered
         await _remove(tools, f"homes/{order.agent_work_order_id}", *(f"spools/{one}" for one in everyone))
-    tools.claimable.set()
-    tools.news.pop(order.agent_work_order_id, None)
 
 
 async def sweep_folders(tools: Tools) -> None:
