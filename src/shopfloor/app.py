@@ -21,6 +21,7 @@ from shopfloor.events.store import store_for
 from shopfloor.features import ROUTERS
 from shopfloor.forges.mirrors.sources import tokens
 from shopfloor.forges.service import Repositories
+from shopfloor.gateway.steps import Gateway
 from shopfloor.kit import http, log
 from shopfloor.kit.background import Background
 from shopfloor.kit.blobs import BlobStore
@@ -35,7 +36,7 @@ from shopfloor.workorders.steps import Tools
 
 logger = log.get(__name__)
 
-OWN_LIMIT = re.compile(r"/api/v1/sandbox(es)?/[^/]+/(events|artifacts/[^/]+)")
+OWN_LIMIT = re.compile(r"/api/v1/sandbox(es)?/[^/]+/(events|artifacts/[^/]+)|/models/.*")
 """Routes that read their bodies in pieces, or count them themselves."""
 
 
@@ -55,20 +56,24 @@ async def assemble(settings: Settings) -> AsyncIterator[FastAPI]:
         ingest = Ingest(store_for(database), owner_of=_owner(database), stored=hub.wake)
         await hub.start()
         await ingest.start()
+        gateway = Gateway(
+            settings=settings, database=database, background=background, host_id=host_id(settings.data_dir)
+        )
         try:
-            yield build(settings, database, background, hub, ingest)
+            yield build(settings, gateway, hub, ingest)
         finally:
+            await gateway.http.aclose()
             await background.close()
             await ingest.close()
             await hub.close()
             await database.close()
 
 
-def build(settings: Settings, database: Database, background: Background, hub: Hub, ingest: Ingest) -> FastAPI:
+def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> FastAPI:
     """The app with its state and routes."""
     app = FastAPI(title="Shopfloor", version=__version__, docs_url="/docs", redoc_url=None)
-    here = host_id(settings.data_dir)
-    sandboxes = Sandboxes(settings, database, here)
+    database = gateway.database
+    sandboxes = Sandboxes(settings, database, gateway.host_id)
     repositories = _repositories(settings)
     tools = Tools(
         settings=settings,
@@ -82,7 +87,8 @@ def build(settings: Settings, database: Database, background: Background, hub: H
     state: dict[str, Any] = {
         "settings": settings,
         "database": database,
-        "background": background,
+        "background": gateway.background,
+        "gateway": gateway,
         "hub": hub,
         "ingest": ingest,
         "sandboxes": sandboxes,

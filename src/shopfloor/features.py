@@ -5,7 +5,9 @@ from fastapi import APIRouter
 from shopfloor.agents import routes as agents
 from shopfloor.events import routes as events
 from shopfloor.forges import routes as forges
+from shopfloor.gateway import routes as gateway
 from shopfloor.messages import routes as messages
+from shopfloor.projects import routes as projects
 from shopfloor.sandboxes import routes as sandboxes
 from shopfloor.workorders import routes as workorders
 
@@ -16,4 +18,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sandboxes.router,
     forges.router,
     agents.router,
+    projects.router,
+    gateway.router,
+    gateway.models,
 )

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from shopfloor import app as application
+from shopfloor.gateway.service import settle_cut_calls
 from shopfloor.kit import log, schema
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database
@@ -135,4 +136,7 @@ async def _serve_door(app: FastAPI, settings: Settings, servers: list[_Server]) 
     while (opened := application.door(settings)) is None:  # noqa: ASYNC110 - another process's lock sends no event
         await asyncio.sleep(0.5)
     with contextlib.closing(opened[1]):
+        gateway = app.state.gateway
+        async with gateway.database.transaction() as session:  # whoever has the door is this host's only gateway
+            await settle_cut_calls(session, gateway.host_id)
         await _serve(app, opened[0], servers)

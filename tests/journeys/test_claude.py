@@ -18,8 +18,12 @@ HOLD = "until [ -e /home/agent/go ]; do python3 -c 'import time; time.sleep(0.05
 """A command that runs until the test creates the file `go` in the agent's home."""
 PROFILE = """
 [agents.claude]
-env = {{ ANTHROPIC_BASE_URL = "{url}", ANTHROPIC_API_KEY = "dummy", CLAUDE_CODE_MAX_RETRIES = "1" }}
+env = {{ CLAUDE_CODE_MAX_RETRIES = "1" }}
+
+[accounts.anthropic]
+base_url = "{url}"
 """
+KEY = "sk-ant-the-real-key-5f2c"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,7 @@ def house(model: ModelServer) -> Iterator[Platform]:
             pytest.skip(missing.message)
         (place / "shopfloor.toml").write_text(PROFILE.format(url=model.url))
         running = Platform(place)
+        running.environment["ANTHROPIC_API_KEY"] = KEY
         try:
             running.start()
             yield running
@@ -140,7 +145,8 @@ def test_the_servers_environment_is_not_in_the_sandbox(house: Platform, model: M
     order = house.finished(ordered(house, origin))
     assert order["status"] == "completed", order["reason"]
     seen = git("show", f"{order['git_branch_name']}:env.txt", cwd=origin)
-    assert "ANTHROPIC_API_KEY=dummy" in seen
+    assert "ANTHROPIC_API_KEY=sfs_" in seen
+    assert KEY not in seen
     ours = {name for name in os.environ if name.startswith(("PYTEST", "SHOPFLOOR", "PIP_", "AWS"))}
     assert not [name for name in ours | {"SHOPFLOOR_DATA_DIR"} if f"{name}=" in seen]
 

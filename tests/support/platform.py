@@ -66,6 +66,8 @@ class Platform:
         self.folder = folder
         self.data = folder / "data"
         self.settings = {"max_sandboxes": 8, "heartbeat_seconds": 2, "default_agent": "script", **settings}
+        self.environment: dict[str, str] = {}
+        """Set for the server beside this process's own."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.client = httpx.Client(timeout=30)
         self.port = 0
@@ -79,6 +81,7 @@ class Platform:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOPFLOOR_")}
         environment |= {f"SHOPFLOOR_{key.upper()}": _text(value) for key, value in self.settings.items()}
         environment |= {"SHOPFLOOR_DATA_DIR": str(self.data), "SHOPFLOOR_CONFIG": str(self.folder / "shopfloor.toml")}
+        environment |= self.environment
         environment |= {"SHOPFLOOR_LOG_JSON": "true", "SHOPFLOOR_PORT": str(self.port)}
         with self.log.open("ab") as log:
             self.processes[name] = subprocess.Popen(

@@ -114,7 +114,7 @@ class Queue(RuleBasedStateMachine):
             async with self.database.transaction() as session:
                 order = await queries.get(session, order_id)
                 if retry:
-                    await service.retry(session, order, prompt="", agent=None, model=None)
+                    await service.retry(session, order, prompt="", agent=None, model=None, account=None)
                 else:
                     await service.request_cancel(session, order)
 

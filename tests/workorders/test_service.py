@@ -120,7 +120,7 @@ async def test_retry_queues_a_failed_order_again_with_its_new_prompt(database: D
     async with database.transaction() as session:
         order = await queries.get(session, order_id)
         await service.move(session, order, OrderStatus.FAILED, reason="it broke")
-        await service.retry(session, order, prompt="again", agent=None, model=None)
+        await service.retry(session, order, prompt="again", agent=None, model=None, account=None)
     async with database.reading() as session:
         order = await queries.get(session, order_id)
     assert (order.status, order.prompts) == ("pending", ["again"])

@@ -43,8 +43,8 @@ BUILT_IN: Mapping[str, Mapping[str, Any]] = {
     "claude": {
         "adapter": "claude",
         "env": {"IS_SANDBOX": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
-        "env_allow": [*CLAUDE_KEYS, "ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL"],
-        "allow": ["api.anthropic.com:443"],
+        "env_allow": ["ANTHROPIC_MODEL"],
+        "account": "anthropic",
     },
     "script": {"adapter": "script"},
 }
@@ -96,6 +96,10 @@ class Profile(BaseModel):
     """A YAML or JSON script, for the script adapter."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The adapter's own options."""
+    account: str | None = None
+    """The model account it uses through the gateway."""
+    direct: bool = False
+    """It talks to its provider by itself, with a login of its own that the gateway cannot stand in for."""
 
     @field_validator("allow")
     @classmethod
@@ -162,6 +166,11 @@ def _reaching_its_model(made: Profile) -> Profile:
     if where.hostname in {"127.0.0.1", "localhost", "::1"}:
         return made.model_copy(update={"pipes": {port: f"127.0.0.1:{port}", **made.pipes}})
     return made.model_copy(update={"allow": [*made.allow, f"{where.hostname}:{port}"]})
+
+
+def account(profile: Profile) -> str | None:
+    """The model account it uses through the gateway."""
+    return None if profile.direct else profile.account
 
 
 def environment(profile: Profile) -> dict[str, str]:

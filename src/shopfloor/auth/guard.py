@@ -21,6 +21,9 @@ _DOOR = {
     "POST": re.compile(rf"/api/v1/sandboxes/({SANDBOX_ID})/(?:events|results|messages/{_NAME}/receipts)"),
     "PUT": re.compile(rf"/api/v1/sandboxes/({SANDBOX_ID})/artifacts/{_NAME}"),
 }
+_MODELS = re.compile(r"/models/[A-Za-z0-9_-]{1,60}/.+")
+_KEYS = ("x-api-key", "x-goog-api-key")
+"""Where programs that talk to models put their key; here it is the sandbox's token."""
 
 
 class NotYourSandbox(Forbidden):
@@ -76,6 +79,17 @@ async def sandbox_or_person(connection: HTTPConnection, sandbox_id: str) -> Call
     return await person(connection)
 
 
+async def model_caller(connection: HTTPConnection) -> Caller:
+    """Let a sandbox in that shows its token as the key of a model."""
+    return Caller(*await _granted(connection.app, model_key(connection)))
+
+
+def model_key(connection: HTTPConnection) -> str | None:
+    """The key in a request to a model, wherever its provider's programs put it."""
+    shown = (connection.headers.get(name) for name in _KEYS)
+    return next((key for key in shown if key), None) or _bearer(connection) or connection.query_params.get("key")
+
+
 def at_sandbox_door(scope: Scope) -> bool:
     """Whether the request came through a sandbox's gate: marked by SandboxDoor, or over a Unix socket."""
     if (scope.get("state") or {}).get("door") == "sandbox":
@@ -107,11 +121,15 @@ class SandboxDoor:
         await self.app(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> None:
+        app = scope.get("app") or self.app
+        if scope["type"] == "http" and _MODELS.fullmatch(scope["path"]):
+            await _granted(app, model_key(HTTPConnection(scope)))
+            return
         allowed = _DOOR.get(scope["method"]) if scope["type"] == "http" else None
         match = allowed.fullmatch(scope["path"]) if allowed else None
         if not match:
             raise PeopleOnly("this door does not lead there")
-        await _checked(scope.get("app") or self.app, _bearer(HTTPConnection(scope)), match[1])
+        await _checked(app, _bearer(HTTPConnection(scope)), match[1])
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,12 +140,17 @@ async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) 
         await problem_response(problem.document())(scope, receive, send)
 
 
-async def _checked(app: Any, token: str | None, sandbox_id: str) -> Grant:
+async def _granted(app: Any, token: str | None) -> Grant:
     if token is None:
         raise Unauthenticated("a sandbox token is needed")
     grant = await _tokens(app).check(token)
     if grant is None:
         raise Unauthenticated("the sandbox token is unknown or revoked")
+    return grant
+
+
+async def _checked(app: Any, token: str | None, sandbox_id: str) -> Grant:
+    grant = await _granted(app, token)
     if grant.sandbox_id != sandbox_id:
         raise NotYourSandbox
     return grant

@@ -172,6 +172,74 @@ class ResultSubmitted(WorkOrderEvent, frozen=True, kw_only=True):
     status: str
 
 
+class ModelCalled(WorkOrderEvent, frozen=True, kw_only=True):
+    """A call of a model has ended, however it did."""
+
+    type: ClassVar[str] = "model.called"
+    attempt_id: str
+    account: str
+    model: str
+    status: int | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    """None: the model's price is unknown."""
+    estimated: bool
+    took_ms: int
+
+
+class BudgetReached(WorkOrderEvent, frozen=True, kw_only=True):
+    """A call of a model was not let through."""
+
+    type: ClassVar[str] = "budget.reached"
+    reason: str
+
+
+class EgressDenied(WorkOrderEvent, frozen=True, kw_only=True):
+    """A sandbox wanted to reach what it may not."""
+
+    type: ClassVar[str] = "egress.denied"
+    sandbox: str
+    target: str
+    reason: str
+
+
+class ProjectChanged(Event, frozen=True, kw_only=True):
+    """A project was created, changed or deleted."""
+
+    type: ClassVar[str] = "project.changed"
+    entity_type: ClassVar[str] = "project"
+    entity: ClassVar[str] = "project_id"
+
+    project_id: str
+    name: str
+    what: str
+
+
+class AccountEvent(Event, frozen=True, kw_only=True):
+    """A fact about a model account."""
+
+    entity_type: ClassVar[str] = "account"
+    entity: ClassVar[str] = "account"
+
+    account: str
+
+
+class AccountPaused(AccountEvent, frozen=True, kw_only=True):
+    """The provider lets this account call again only later: all its work waits."""
+
+    type: ClassVar[str] = "account.paused"
+    paused_until: str
+    reason: str
+
+
+class AccountResumed(AccountEvent, frozen=True, kw_only=True):
+    """The account may be used again."""
+
+    type: ClassVar[str] = "account.resumed"
+    reason: str
+
+
 OURS = frozenset(
     kind.type
     for parent in Event.__subclasses__()

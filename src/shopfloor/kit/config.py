@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     default_sandbox: str = "local"
     agents: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Agent profiles by name: `[agents.NAME]` in shopfloor.toml."""
+    accounts: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Model accounts by name: `[accounts.anthropic]`; their keys stay in the server's environment."""
+    work_order_budget_usd: float | None = Field(None, gt=0)
+    """What the models of one work order may cost when nothing else is said; empty: no limit."""
     sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of sandbox adapters by name: `[sandboxes.local]`."""
 

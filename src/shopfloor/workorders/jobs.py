@@ -14,6 +14,8 @@ from shopfloor.events import log as events
 from shopfloor.events.bus import Published
 from shopfloor.events.catalog import AttemptAdopted
 from shopfloor.forges.mirrors.mirror import Base
+from shopfloor.gateway import queries as accounts
+from shopfloor.gateway import service as gateway
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
 from shopfloor.kit.db import AWAY, Session
@@ -220,7 +222,9 @@ class Jobs:
         """Seconds until a waiting order becomes due; 0 when one is."""
         async with self.tools.database.reading() as session:
             earliest = await session.scalar(
-                sa.select(sa.func.min(WorkOrder.not_before)).where(WorkOrder.status == OrderStatus.PENDING)
+                sa.select(sa.func.min(WorkOrder.not_before)).where(
+                    WorkOrder.status == OrderStatus.PENDING, ~accounts.paused(WorkOrder.account)
+                )
             )
             here = await queries.moment(session)
         if earliest is None:
@@ -278,12 +282,22 @@ class Jobs:
         while True:
             await asyncio.sleep(TEND_SECONDS)
             await self.tools.sandboxes.settle()
+            await self._lift_pauses()
             async with self.tools.database.reading() as session:
                 mine = await queries.unfinished(session, [self.engine.id])
                 here = await queries.moment(session)
             for attempt in mine:
                 if (here - attempt.created_at).total_seconds() > TEND_SECONDS:
                     await self._tended(attempt)
+
+    async def _lift_pauses(self) -> None:
+        """Say that accounts may be used again, and let their orders in."""
+        async with self.tools.database.reading() as session:
+            overdue = await accounts.overdue(session)
+        if overdue:
+            async with self.tools.database.transaction() as session:
+                await gateway.lift(session)
+            self.tools.claimable.set()
 
     async def _tended(self, attempt: Attempt) -> None:
         """Start the workflow of an attempt that has none, as when the start's answer was lost; end one that cannot go on."""

@@ -21,6 +21,10 @@ class WorkOrder(Base):
     sandbox_type: Mapped[str] = mapped_column(sa.String(40))
     agent: Mapped[str] = mapped_column(sa.String(60))
     model: Mapped[str | None] = mapped_column(sa.String(200))
+    project_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
+    account: Mapped[str | None] = mapped_column(sa.String(60))
+    """The model account it uses through the gateway; None: its agent asks no model, or by itself."""
+    budget_usd: Mapped[float | None]
     agent_options: Mapped[dict[str, Any]] = mapped_column(default=dict)
     initial_prompt: Mapped[str] = mapped_column(sa.Text, default="")
     prompts: Mapped[list[str]] = mapped_column(default=list)
@@ -53,6 +57,7 @@ class WorkOrder(Base):
     change_id: Mapped[str | None] = mapped_column(sa.String(40))
     github_pull_request_url: Mapped[str | None] = mapped_column(sa.Text)
     cost_usd: Mapped[float | None]
+    """What its agents said they spent, where the gateway does not count."""
 
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
@@ -12,9 +13,13 @@ from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SANDBOX_ID, person, sandbox_or_person
 from shopfloor.events.models import EventRow
 from shopfloor.forges import rules as forge_rules
+from shopfloor.gateway import accounts
+from shopfloor.gateway import queries as gateway
 from shopfloor.kit.clock import iso
+from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Conflict, Malformed
 from shopfloor.messages import service as messages
+from shopfloor.projects import queries as projects
 from shopfloor.sandboxes.port import Isolation
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import WorkOrder
@@ -86,29 +91,35 @@ async def _accepted(house: Tools, key: str | None, columns: dict[str, Any]) -> A
     looking = look_ahead(house, columns["repository_url"], columns["base_branch"]) if claimer else None
     async with house.database.transaction() as session:
         if order := await service.repeated(session, key, **columns):
-            return _answer(order)
+            return await _answer(session, order)
         order = await service.create(session, **columns, idempotency_key=key)
         if claimer:
             claimed = await claimer.claim(session)
             await session.refresh(order)
+        answer = await _answer(session, order)
     if claimer and claimed:
         claimer.start(claimed, looking if claimed.order is order else None)
     else:
         house.claimable.set()
-    return _answer(order)
+    return answer
 
 
 async def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str, Any]:
     """Everything that can be refused is refused here, before anything is stored."""
-    settings = house.settings
-    agent = body.agent or settings.default_agent
+    settings, repository_url = house.settings, forge_rules.repository_url(body.repository_url)
+    async with house.database.reading() as session:
+        project = await projects.of_repository(session, repository_url)
+    agent = body.agent or (project and project.agent) or settings.default_agent
     profile = agents.profile(settings, agent)
-    sandbox_type = body.sandbox_type or settings.default_sandbox
+    sandbox_type = body.sandbox_type or (project and project.sandbox_type) or settings.default_sandbox
     capabilities = await house.sandboxes.adapter(sandbox_type).capabilities()
     if capabilities.isolation == Isolation.NONE and not body.allow_no_isolation:
         raise IsolationNeeded(f"sandbox type {sandbox_type!r} has no isolation")
     return {
-        "repository_url": forge_rules.repository_url(body.repository_url),
+        "repository_url": repository_url,
+        "project_id": project.project_id if project else None,
+        "account": _account(house, profile),
+        "budget_usd": body.budget_usd or (project and project.work_order_budget_usd) or settings.work_order_budget_usd,
         "workflow_type": str(workflow_type(body.workflow_type)),
         "sandbox_type": sandbox_type,
         "agent": agent,
@@ -123,6 +134,14 @@ async def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str,
     }
 
 
+def _account(house: Tools, profile: agents.Profile) -> str | None:
+    """The model account an agent uses through the gateway, seen to have its key. Raises KeyMissing."""
+    if (name := agents.account(profile)) is None:
+        return None
+    accounts.account(house.settings, name).key()
+    return name
+
+
 @router.get("/agent-work-orders", dependencies=[Person])
 async def list_work_orders(
     house: Tooled,
@@ -133,16 +152,15 @@ async def list_work_orders(
     """Work orders, newest first."""
     async with house.database.reading() as session:
         rows, total = await queries.listing(session, status=status, limit=limit, offset=offset)
-    return AgentWorkOrderList(
-        agent_work_orders=[_view(row) for row in rows], total_count=total, has_more=offset + len(rows) < total
-    )
+        views = await _views(session, *rows)
+    return AgentWorkOrderList(agent_work_orders=views, total_count=total, has_more=offset + len(rows) < total)
 
 
 @router.get("/agent-work-orders/{order_id}", dependencies=[Person])
 async def get_work_order(order_id: OrderId, house: Tooled) -> AgentWorkOrderResponse:
     """One work order, its git numbers as of its newest commit."""
     async with house.database.reading() as session:
-        return _answer(await queries.get(session, order_id))
+        return await _answer(session, await queries.get(session, order_id))
 
 
 @router.post("/agent-work-orders/{order_id}/prompt", dependencies=[Person])
@@ -174,8 +192,9 @@ async def cancel_work_order(order_id: OrderId, house: Tooled) -> AgentWorkOrderR
         order = await queries.locked(session, order_id)
         await service.request_cancel(session, order)
         await session.refresh(order)
+        answer = await _answer(session, order)
     house.tell(order_id)
-    return _answer(order)
+    return answer
 
 
 @router.post("/agent-work-orders/{order_id}/retry", dependencies=[Person])
@@ -190,10 +209,14 @@ async def retry_work_order(
         if profile and wish.agent != order.agent:
             agents.checked_options(profile, order.agent_options)
             wish.model = wish.model or profile.model
-        await service.retry(session, order, prompt=wish.prompt, agent=wish.agent, model=wish.model)
+        account = _account(house, profile or agents.profile(house.settings, order.agent))
+        await service.retry(session, order, prompt=wish.prompt, agent=wish.agent, model=wish.model, account=account)
+        order.budget_usd = wish.budget_usd or order.budget_usd
+        await session.flush()
         await session.refresh(order)
+        answer = await _answer(session, order)
     house.claimable.set()
-    return _answer(order)
+    return answer
 
 
 @router.get("/agent-work-orders/{order_id}/git-progress", dependencies=[Person])
@@ -282,14 +305,28 @@ async def submit_result(sandbox_id: SandboxId, body: ResultRequest, house: Toole
     return ResultResponse(recorded=first)
 
 
-def _view(order: WorkOrder) -> AgentWorkOrder:
-    fields = {name: getattr(order, name) for name in AgentWorkOrder.model_fields if name != "error_message"}
-    return AgentWorkOrder(**fields, error_message=order.reason if order.status == OrderStatus.FAILED else None)
+async def _views(session: Session, *orders: WorkOrder) -> list[AgentWorkOrder]:
+    """The orders with what the gateway knows of them: their cost, and whether their account is paused."""
+    counted = [order.agent_work_order_id for order in orders if order.account]
+    costs = await gateway.costs_of_orders(session, counted) if counted else {}
+    pauses = {row.account: row.paused_until for row in await gateway.pauses(session)} if counted else {}
+    return [_view(order, costs.get(order.agent_work_order_id), pauses.get(order.account or "")) for order in orders]
 
 
-def _answer(order: WorkOrder) -> AgentWorkOrderResponse:
+def _view(order: WorkOrder, cost: float | None, paused_until: datetime | None) -> AgentWorkOrder:
+    derived = {"error_message", "cost_usd", "paused_until"}
+    return AgentWorkOrder(
+        **{name: getattr(order, name) for name in AgentWorkOrder.model_fields if name not in derived},
+        error_message=order.reason if order.status == OrderStatus.FAILED else None,
+        cost_usd=order.cost_usd if cost is None else cost,
+        paused_until=None if order.status in FINISHED else paused_until,
+    )
+
+
+async def _answer(session: Session, order: WorkOrder) -> AgentWorkOrderResponse:
+    (view,) = await _views(session, order)
     return AgentWorkOrderResponse(
-        agent_work_order=_view(order), logs_url=f"/api/v1/agent-work-orders/{order.agent_work_order_id}/logs"
+        agent_work_order=view, logs_url=f"/api/v1/agent-work-orders/{order.agent_work_order_id}/logs"
     )
 
 

@@ -39,11 +39,13 @@ class AttemptState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     LOST = "lost"
+    PAUSED = "paused"
+    """Its model account reached a usage limit: the order goes on after the reset."""
     CANCELLED = "cancelled"
 
 
 A = AttemptState
-ENDS = frozenset({A.FAILED, A.LOST, A.CANCELLED})
+ENDS = frozenset({A.FAILED, A.LOST, A.PAUSED, A.CANCELLED})
 ATTEMPT = Machine(
     {
         A.CLAIMED: {A.PREPARING} | ENDS,
@@ -53,6 +55,7 @@ ATTEMPT = Machine(
         A.DONE: set(),
         A.FAILED: set(),
         A.LOST: set(),
+        A.PAUSED: set(),
         A.CANCELLED: set(),
     }
 )

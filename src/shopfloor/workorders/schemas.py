@@ -21,6 +21,8 @@ class CreateAgentWorkOrderRequest(Body):
     base_branch: str | None = Field(None, max_length=255)
     agent_options: dict[str, Any] = Field(default_factory=dict)
     allow_no_isolation: bool = False
+    budget_usd: float | None = Field(None, gt=0, le=1e9)
+    """What its models may cost; else the project's or the server's rule."""
     max_attempts: int | None = Field(None, ge=1, le=20)
     timeout_seconds: float | None = Field(None, gt=0, le=7 * 86400)
 
@@ -51,7 +53,12 @@ class AgentWorkOrder(Schema):
     git_files_changed: int
     git_lines_added: int
     git_lines_removed: int
+    project_id: str | None
+    account: str | None
+    budget_usd: float | None
     cost_usd: float | None
+    paused_until: Timestamp | None
+    """Until when its model account may not be used, by its provider's word."""
     attempts: int
     max_attempts: int
     error_message: str | None
@@ -99,6 +106,8 @@ class RetryRequest(Body):
     prompt: str = Field("", max_length=100_000)
     agent: str | None = Field(None, max_length=60)
     model: str | None = Field(None, max_length=200)
+    budget_usd: float | None = Field(None, gt=0, le=1e9)
+    """A new budget for the whole order, what was spent included."""
 
 
 class PhaseHistory(Schema):

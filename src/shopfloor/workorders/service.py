@@ -15,6 +15,7 @@ from shopfloor.events.catalog import (
     WorkOrderFinished,
     WorkOrderStatusChanged,
 )
+from shopfloor.gateway.queries import paused
 from shopfloor.kit import ids, log
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Conflict
@@ -104,7 +105,7 @@ async def claim(session: Session, sandboxes: Sandboxes, engine_id: str) -> Attem
     await sandboxes.lock_places(session)
     due = (
         sa.select(WorkOrder)
-        .where(WorkOrder.status == OrderStatus.PENDING, WorkOrder.not_before <= db_time())
+        .where(WorkOrder.status == OrderStatus.PENDING, WorkOrder.not_before <= db_time(), ~paused(WorkOrder.account))
         .order_by(WorkOrder.not_before, WorkOrder.created_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -222,7 +223,7 @@ async def submit_result(session: Session, sandbox_id: str, result: dict[str, Any
     attempt.result = result
     if session_id := result.get("agent_session_id"):
         order.agent_session_id = session_id
-    if (cost := result.get("cost_usd")) is not None:
+    if (cost := result.get("cost_usd")) is not None and order.account is None:
         order.cost_usd = (order.cost_usd or 0.0) + cost
     await events.append(
         session,
@@ -269,17 +270,19 @@ async def request_cancel(session: Session, order: WorkOrder) -> None:
         raise OrderFinished(f"the order is {order.status}", hint="Only a pending or running order can be cancelled.")
 
 
-async def retry(session: Session, order: WorkOrder, *, prompt: str, agent: str | None, model: str | None) -> None:
+async def retry(
+    session: Session, order: WorkOrder, *, prompt: str, agent: str | None, model: str | None, account: str | None
+) -> None:
     """Queue a failed or cancelled order again; it continues from its last commit and, where possible, conversation.
 
-    Another agent takes `model`, or its profile's: the old one's model means nothing to it.
+    Another agent takes `model`, or its profile's, and its `account`: the old one's mean nothing to it.
     """
     if order.status not in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
         raise OrderFinished(
             f"the order is {order.status}", hint="Only a failed or cancelled order can be retried; create a new one."
         )
     if agent and agent != order.agent:
-        order.agent, order.agent_session_id, order.model = agent, None, model
+        order.agent, order.agent_session_id, order.model, order.account = agent, None, model, account
     order.model = model or order.model
     if prompt:
         order.prompts = [*order.prompts, prompt]

@@ -12,6 +12,7 @@ from shopfloor.forges.service import Repositories
 from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database, Session
+from shopfloor.projects.models import Project
 from shopfloor.sandboxes.service import Sandboxes
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 
@@ -39,6 +40,7 @@ class Brief:
     """What the database knows for a new sandbox's job, and the token it is given."""
 
     token: str
+    project: Project | None
     bundle: Artifact | None
     done: set[str]
     spoken: Any

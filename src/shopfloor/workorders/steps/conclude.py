@@ -88,7 +88,11 @@ def _delete(folder: Path) -> None:
 
 async def decide(session: Session, order: WorkOrder, attempt: Attempt) -> None:
     """What becomes of an order whose newest attempt has ended."""
-    if attempt.state != AttemptState.LOST:
+    if attempt.state == AttemptState.PAUSED and order.cancel_requested_at is None:
+        order.max_attempts += 1  # it was not this attempt's fault
+        await service.move(session, order, OrderStatus.PENDING, reason=f"paused: {attempt.reason}")
+        return
+    if attempt.state not in {AttemptState.LOST, AttemptState.PAUSED}:
         outcome = {
             AttemptState.DONE: OrderStatus.COMPLETED,
             AttemptState.CANCELLED: OrderStatus.CANCELLED,

@@ -1,5 +1,7 @@
 """Deliver a finished attempt: its bundle into the mirror, the policy, the push, the change to review."""
 
+from shopfloor.gateway import queries as gateway
+from shopfloor.gateway.rules import LIMITED
 from shopfloor.kit import log
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.sandboxes.rules import SandboxState
@@ -32,6 +34,13 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
         stopped = order.cancel_requested_at is not None or result.get("status") == "interrupted"
         state = AttemptState.CANCELLED if stopped else AttemptState.FAILED
         reason = result.get("reason") or result.get("summary") or "the agent gave no reason"
+        async with tools.database.reading() as session:
+            refused, why = await gateway.refusal(session, attempt_id)
+        if refused == LIMITED and not stopped:
+            await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=why)
+            await finish(tools, attempt_id, AttemptState.PAUSED, why)
+            return
+        reason = why or reason
         await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=reason)
         await finish(tools, attempt_id, state, f"{result.get('status')}: {reason}")
         return

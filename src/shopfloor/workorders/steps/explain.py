@@ -6,12 +6,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
+from shopfloor.gateway import queries as gateway
 from shopfloor.kit.clock import iso
 from shopfloor.kit.db import Session
 from shopfloor.kit.engine import any_alive
 from shopfloor.workorders import queries
 from shopfloor.workorders.models import WorkOrder
-from shopfloor.workorders.rules import OrderStatus
+from shopfloor.workorders.rules import FINISHED, OrderStatus
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.run import Glance, glance
 
@@ -24,20 +25,24 @@ async def explain(tools: Tools, order_id: str) -> dict[str, Any]:
         seen = await glance(session, attempt.attempt_id) if attempt else None
         facts = await _facts(session, order_id)
         place = await tools.sandboxes.has_place(session)
+        paused = await gateway.pause_of(session, order.account) if order.account else None
         alive = tools.database.sqlite or await any_alive(session, 2 * tools.settings.engine_lease_seconds)
     since = next((row.recorded_at for row in facts if row.event_type == "work_order.status_changed"), order.created_at)
+    outlook = _outlook(tools, order, seen, _waiting(order.not_before, place=place, alive=alive))
+    if paused and order.status not in FINISHED:
+        outlook.insert(0, f"the account {order.account} is paused for {paused[1]:.0f} s more: {paused[0].reason}")
     return {
         "subject": order_id,
         "status": order.status,
         "since": since,
         "reason": order.reason,
         "evidence": [evidence(row) for row in facts],
-        "what_would_change_it": _outlook(tools, order, seen, _waiting(order.not_before, place=place, alive=alive)),
+        "what_would_change_it": outlook,
     }
 
 
 async def _facts(session: Session, order_id: str) -> list[EventRow]:
-    kinds = ("work_order.%", "attempt.%", "sandbox.state_changed", "sandbox.heartbeat%")
+    kinds = ("work_order.%", "budget.%", "attempt.%", "sandbox.state_changed", "sandbox.heartbeat%")
     query = (
         sa.select(EventRow)
         .where(EventRow.work_order_id == order_id, sa.or_(*(EventRow.event_type.like(kind) for kind in kinds)))

@@ -10,14 +10,18 @@ from typing import Any
 import orjson
 
 from shopfloor.agents import service as agents
+from shopfloor.agents.wiring import wiring
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
 from shopfloor.events.catalog import AgentRestarted
 from shopfloor.forges import rules as branches
 from shopfloor.forges.mirrors.mirror import Base
+from shopfloor.gateway import service as gateway
 from shopfloor.kit import log
 from shopfloor.kit.clock import iso, now
 from shopfloor.kit.db import Session
+from shopfloor.projects import queries as projects
+from shopfloor.projects import rules as naming
 from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec, View
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
@@ -116,7 +120,7 @@ async def _create(tools: Tools, claimed: Claimed, looking: asyncio.Future[Base] 
     if not (order.base_commit and order.git_branch_name):
         base = await (looking or tools.repositories.resolve(order.repository_url, order.base_branch))
         order.base_branch, order.base_commit = base.branch, base.commit
-        order.git_branch_name = branches.branch_name(order.agent_work_order_id, issue=order.github_issue_number)
+        order.git_branch_name = _branch(order, brief)
     spec = await _spec(tools, order, attempt, tools.sandboxes.adapter(order.sandbox_type), brief)
     both = _write_base(tools, order, attempt.sandbox_id), tools.sandboxes.start(order.sandbox_type, spec)
     for failure in await asyncio.gather(*both, return_exceptions=True):  # neither may go on behind a next try
@@ -125,13 +129,39 @@ async def _create(tools: Tools, claimed: Claimed, looking: asyncio.Future[Base] 
     return True
 
 
+def _branch(order: WorkOrder, brief: Brief) -> str:
+    template = brief.project.branch_template if brief.project else None
+    name = naming.branch(
+        template or naming.DEFAULT_TEMPLATE,
+        type_="feat",
+        issue=order.github_issue_number,
+        slug=naming.slug(order.initial_prompt),
+        order_id=order.agent_work_order_id,
+    )
+    return branches.our_branch(name)
+
+
 async def _brief(session: Session, attempt: Attempt) -> Brief:
     order_id, token = attempt.work_order_id, await auth.issue(session, attempt.sandbox_id, attempt.number)
+    order = await queries.get(session, order_id)
+    project = await projects.of_repository(session, order.repository_url)
+    if order.account:
+        await gateway.grant(
+            session,
+            attempt.sandbox_id,
+            attempt_id=attempt.attempt_id,
+            work_order_id=order_id,
+            account=order.account,
+            project_id=project.project_id if project else None,
+            order_budget_usd=order.budget_usd,
+            project_budget_usd=project.budget_usd if project else None,
+        )
     if attempt.number == 1:
-        return Brief(token=token, bundle=None, done=set(), spoken=None)
+        return Brief(token=token, project=project, bundle=None, done=set(), spoken=None)
     bundle = await queries.newest_bundle(session, order_id)
     return Brief(
         token=token,
+        project=project,
         bundle=bundle,
         done=await queries.steps_done(session, order_id, bundle),
         spoken=await queries.newest_event(session, order_id, "agent.session", "agent.started"),
@@ -161,7 +191,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
     home = _folder(data / "homes" / order.agent_work_order_id, owner)
     spool = _folder(data / "spools" / attempt.sandbox_id, owner)
     inbox = _folder(data / "inboxes" / attempt.sandbox_id, owner)
-    gate = Gate(api_socket=data / "door.sock", allow=frozenset(profile.allow), pipes=profile.pipes)
+    allow = frozenset([*profile.allow, *(brief.project.allow if brief.project else [])])
     spec = SandboxSpec(
         sandbox_id=attempt.sandbox_id,
         labels={"work_order_id": order.agent_work_order_id, "attempt_id": attempt.attempt_id},
@@ -179,7 +209,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
             **agents.mounts(profile),
         },
         writable={"/home/agent": home, "/spool": spool},
-        gate=gate,
+        gate=Gate(api_socket=data / "door.sock", allow=allow, pipes=profile.pipes),
         lease_seconds=tools.settings.orphan_seconds,
         allow_no_isolation=order.allow_no_isolation,
     )
@@ -187,7 +217,16 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
     view = adapter.view(spec)
     job["api"]["url"] = view.api_url
     _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
-    return spec
+    return _wired(spec, profile, order, view, brief)
+
+
+def _wired(spec: SandboxSpec, profile: agents.Profile, order: WorkOrder, view: View, brief: Brief) -> SandboxSpec:
+    """With its agent pointed at the gateway, the sandbox's token in the place of a key."""
+    if order.account is None:
+        return spec
+    base_url = f"{view.api_url}/models/{order.account}"
+    wired = wiring(profile, base_url=base_url, key=brief.token, home=view.path("/home/agent"))
+    return replace(spec, env={**spec.env, **wired.env})
 
 
 async def _job(

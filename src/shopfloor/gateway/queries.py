@@ -1,0 +1,127 @@
+"""Reads of the gateway: what was granted, what was spent, what is paused."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from shopfloor.gateway.models import AccountPause, ModelCall, ModelGrant
+from shopfloor.gateway.rules import Budget
+from shopfloor.kit.db import Session, db_time
+from shopfloor.kit.errors import Forbidden
+
+BY = {
+    "attempt": ModelCall.attempt_id,
+    "order": ModelCall.work_order_id,
+    "project": ModelCall.project_id,
+    "account": ModelCall.account,
+    "model": ModelCall.model,
+}
+"""What costs can be summed by."""
+
+
+class NoModelGranted(Forbidden):
+    """This sandbox was granted no model."""
+
+    hint = "Its agent's profile has no account, or talks to its model itself (direct = true)."
+
+
+async def grant(session: Session, sandbox_id: str) -> ModelGrant:
+    """What a sandbox may ask for; raises NoModelGranted."""
+    if (found := await session.get(ModelGrant, sandbox_id)) is None:
+        raise NoModelGranted
+    return found
+
+
+async def pauses(session: Session) -> Sequence[AccountPause]:
+    """The pauses in force."""
+    query = sa.select(AccountPause).where(AccountPause.paused_until > db_time()).order_by(AccountPause.account)
+    return (await session.scalars(query)).all()
+
+
+async def overdue(session: Session) -> bool:
+    """Whether a pause is over and nobody has said so yet."""
+    query = sa.select(AccountPause.account).where(AccountPause.paused_until <= db_time()).limit(1)
+    return await session.scalar(query) is not None
+
+
+async def pause_of(session: Session, account: str) -> tuple[AccountPause, float] | None:
+    """The pause of an account and the seconds it still lasts."""
+    query = sa.select(AccountPause, db_time()).where(
+        AccountPause.account == account, AccountPause.paused_until > db_time()
+    )
+    row = (await session.execute(query)).first()
+    return (row[0], (row[0].paused_until - row[1]).total_seconds()) if row else None
+
+
+def paused(account: sa.ColumnExpressionArgument[str | None]) -> sa.ColumnElement[bool]:
+    """Whether the account that a column names is paused, inside a statement."""
+    return sa.exists().where(AccountPause.account == account, AccountPause.paused_until > db_time())
+
+
+async def budgets(session: Session, granted: ModelGrant) -> list[Budget]:
+    """How things stand with everything that limits a sandbox."""
+    found = []
+    order_id, project_id = granted.work_order_id, granted.project_id
+    if granted.order_budget_usd is not None:
+        mine = ModelCall.work_order_id == order_id
+        found.append(await _budget(session, f"work order {order_id}", granted.order_budget_usd, mine))
+    if granted.project_budget_usd is not None and project_id:
+        mine = ModelCall.project_id == project_id
+        found.append(await _budget(session, f"project {project_id}", granted.project_budget_usd, mine))
+    return found
+
+
+async def _budget(session: Session, whose: str, limit: float, mine: sa.ColumnElement[bool]) -> Budget:
+    spent = await session.scalar(sa.select(sa.func.coalesce(sa.func.sum(ModelCall.cost_usd), 0.0)).where(mine))
+    running = sa.select(
+        sa.func.count(), sa.func.count(ModelCall.most_usd), sa.func.coalesce(sa.func.sum(ModelCall.most_usd), 0.0)
+    ).where(mine, ModelCall.ended_at.is_(None))
+    count, known, most = (await session.execute(running)).one()
+    return Budget(whose=whose, limit=limit, spent=spent or 0.0, running=count, at_most=most if known == count else None)
+
+
+async def costs_of_orders(session: Session, order_ids: Sequence[str]) -> dict[str, float]:
+    """What the calls of some work orders cost so far; an order without calls is not in it."""
+    query = (
+        sa.select(ModelCall.work_order_id, sa.func.sum(ModelCall.cost_usd))
+        .where(ModelCall.work_order_id.in_(order_ids), ModelCall.cost_usd.is_not(None))
+        .group_by(ModelCall.work_order_id)
+    )
+    return {row[0]: round(row[1] or 0.0, 9) for row in await session.execute(query)}
+
+
+async def refusal(session: Session, attempt_id: str) -> tuple[int | None, str]:
+    """How and why the gateway refused an attempt's last call; empty when it let it through."""
+    newest = (
+        sa.select(ModelCall.status, ModelCall.refusal)
+        .where(ModelCall.attempt_id == attempt_id)
+        .order_by(ModelCall.id.desc())
+        .limit(1)
+    )
+    row = (await session.execute(newest)).first()
+    return (row[0], row[1]) if row and row[1] else (None, "")
+
+
+async def spending(session: Session, by: str, **only: str | None) -> list[dict[str, Any]]:
+    """Calls, tokens, cost and latency, summed by one of BY, the dearest first; `only` narrows it by others of BY."""
+    key = BY[by]
+    sums: dict[str, sa.ColumnElement[Any]] = {
+        "calls": sa.func.count(),
+        "failed": sa.func.count().filter(sa.or_(ModelCall.status >= 400, ModelCall.refusal != "")),
+        "running": sa.func.count().filter(ModelCall.ended_at.is_(None)),
+        "unpriced": sa.func.count().filter(ModelCall.cost_usd.is_(None), ModelCall.status < 300),
+        "cost_usd": sa.func.coalesce(sa.func.sum(ModelCall.cost_usd), 0.0),
+        "input_tokens": sa.func.coalesce(sa.func.sum(ModelCall.input_tokens), 0),
+        "cache_read_tokens": sa.func.coalesce(sa.func.sum(ModelCall.cache_read_tokens), 0),
+        "cache_write_tokens": sa.func.coalesce(sa.func.sum(ModelCall.cache_write_tokens), 0),
+        "output_tokens": sa.func.coalesce(sa.func.sum(ModelCall.output_tokens), 0),
+        "first_byte_ms": sa.func.avg(ModelCall.first_byte_ms),
+        "took_ms": sa.func.avg(ModelCall.took_ms),
+    }
+    query = sa.select(key, *(column.label(name) for name, column in sums.items())).group_by(key)
+    for name, value in only.items():
+        if value is not None:
+            query = query.where(BY[name] == value)
+    rows = await session.execute(query.order_by(sa.desc("cost_usd"), key).limit(1000))
+    return [{"key": row[0], **dict(zip(sums, row[1:], strict=True))} for row in rows]

@@ -1,0 +1,1 @@
+"""Projects: a repository and how work on it is done."""

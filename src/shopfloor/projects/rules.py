@@ -1,0 +1,78 @@
+"""The law of projects: what hosts may be named, what a branch template may hold, what its branches are called. Pure."""
+
+import re
+from collections.abc import Sequence
+
+from shopfloor.kit.errors import Malformed
+
+HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+FIELDS = ("type", "issue", "number", "slug", "id")
+PLACE = re.compile(r"\{([^{}]*)\}")
+PLAIN = re.compile(r"[a-z0-9._/-]*")
+DEFAULT_TEMPLATE = "{type}-{issue}-{id}"
+MOST_ALLOWED = 200
+MOST_SLUG = 25
+
+
+class BadAllowList(Malformed):
+    """An entry of the allow list is not usable."""
+
+    hint = "Write host:port, such as pypi.org:443. Names are exact: no wildcards."
+
+
+class BadTemplate(Malformed):
+    """The branch template is not usable."""
+
+    hint = "Use a-z 0-9 . _ / - and {type}, {issue}, {number}, {slug}, {id}; {id} must be in it, so that no two orders share a branch."
+
+
+def allow_list(entries: Sequence[str]) -> list[str]:
+    """The entries in lower case, each once. Raises BadAllowList."""
+    if len(entries) > MOST_ALLOWED:
+        raise BadAllowList(f"more than {MOST_ALLOWED} entries")
+    found = []
+    for entry in entries:
+        host, _, port = entry.strip().lower().rpartition(":")
+        if not HOST.fullmatch(host) or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise BadAllowList(f"allow: {entry[:100]!r} is not host:port")
+        found.append(f"{host}:{int(port)}")
+    return list(dict.fromkeys(found))
+
+
+def check_template(template: str) -> str:
+    """The template as it is. Raises BadTemplate."""
+    fields = PLACE.findall(template)
+    if unknown := [name for name in fields if name not in FIELDS]:
+        raise BadTemplate(f"branch_template: there is no {{{unknown[0][:40]}}}")
+    if "id" not in fields:
+        raise BadTemplate("branch_template: {id} is missing")
+    rest = PLACE.sub("", template)
+    sample = branch(template, type_="feat", issue=1, slug="a", order_id="wo-00000000")
+    if not PLAIN.fullmatch(rest) or not sample[0].isalnum() or "//" in sample or ".." in sample or sample.endswith("/"):
+        raise BadTemplate(f"branch_template: {template[:100]!r} makes no usable branch name")
+    if len(sample) > 80:
+        raise BadTemplate("branch_template: too long")
+    return template
+
+
+def slug(text: str) -> str:
+    """The first words of a request as a part of a branch name; may be empty."""
+    words = re.sub(r"[^a-z0-9]+", "-", text.strip().splitlines()[0].lower() if text.strip() else "").strip("-")
+    if len(words) <= MOST_SLUG:
+        return words
+    return words[: MOST_SLUG + 1].rpartition("-")[0] or words[:MOST_SLUG]
+
+
+def branch(template: str, *, type_: str, issue: int | None, slug: str, order_id: str) -> str:
+    """The branch of an order; parts that are empty leave no separators behind."""
+    values = {
+        "type": type_,
+        "issue": f"issue-{issue}" if issue else "",
+        "number": str(issue or ""),
+        "slug": slug,
+        "id": order_id,
+    }
+    made = PLACE.sub(lambda match: values[match[1]], template)
+    made = re.sub(r"-{2,}", "-", made)
+    made = re.sub(r"-*/+-*", "/", made)
+    return made.strip("-/")
