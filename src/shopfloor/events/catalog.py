@@ -133,6 +133,15 @@ class SandboxHeartbeatMissed(SandboxEvent, frozen=True, kw_only=True):
     verdict: str
 
 
+class EgressDenied(SandboxEvent, frozen=True, kw_only=True):
+    """Somebody inside wanted to reach what the sandbox may not."""
+
+    type: ClassVar[str] = "egress.denied"
+    method: str
+    target: str
+    reason: str
+
+
 class AgentRestarted(SandboxEvent, frozen=True, kw_only=True):
     """A silent or dead sandbox was replaced (FLT-03)."""
 
@@ -192,15 +201,6 @@ class BudgetReached(WorkOrderEvent, frozen=True, kw_only=True):
     """A call of a model was not let through."""
 
     type: ClassVar[str] = "budget.reached"
-    reason: str
-
-
-class EgressDenied(WorkOrderEvent, frozen=True, kw_only=True):
-    """A sandbox wanted to reach what it may not."""
-
-    type: ClassVar[str] = "egress.denied"
-    sandbox: str
-    target: str
     reason: str
 
 

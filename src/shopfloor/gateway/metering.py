@@ -17,16 +17,16 @@ class Known:
     model: str
     said: dict[str, Any] = field(default_factory=dict)
     """The part about usage, in the provider's words."""
+    flavour: str = "default"
+    """Which of the provider's APIs these are words of, as the price list names it."""
     final: bool = False
 
 
 class Reading:
     """The meter of every API; `take` knows where its documents speak of usage."""
 
-    def __init__(
-        self, provider: str, flavour: str, model: str, lines: Lines, take: Callable[[Known, dict[str, Any]], None]
-    ) -> None:
-        self._provider, self._flavour, self._lines, self._take = provider, flavour, lines, take
+    def __init__(self, provider: str, model: str, lines: Lines, take: Callable[[Known, dict[str, Any]], None]) -> None:
+        self._provider, self._lines, self._take = provider, lines, take
         self._known = Known(model)
 
     def feed(self, chunk: bytes) -> None:
@@ -57,7 +57,7 @@ class Reading:
         if not self._known.said:
             return None
         try:
-            return extract_usage(self._known.said, provider_id=self._provider, api_flavor=self._flavour).usage
+            return extract_usage(self._known.said, provider_id=self._provider, api_flavor=self._known.flavour).usage
         except (ValueError, KeyError, TypeError):
             return None
 

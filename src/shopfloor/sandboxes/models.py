@@ -25,6 +25,8 @@ class SandboxRow(Base):
     fencing: Mapped[int] = mapped_column(default=0)
     missed_heartbeats: Mapped[int] = mapped_column(default=0)
     """The last rung of the ladder that was announced; liveness itself is read from the event log."""
+    denied_told: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many refusals of its gate were announced."""
     reason: Mapped[str] = mapped_column(sa.Text, default="")
     exit_code: Mapped[int | None]
     capabilities: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -1,6 +1,6 @@
 """What a sandbox adapter must do. A sandbox is a workspace (how the code gets in) x an isolation (what holds the agent)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -150,6 +150,16 @@ class SandboxInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Denied:
+    """An attempt to reach something that the gate refused."""
+
+    method: str
+    target: str
+    """`host:port`, in the agent's words."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecResult:
     """A command that ran in a sandbox to its end or to its timeout."""
 
@@ -201,6 +211,9 @@ class Adapter(Protocol):
 
     async def list(self) -> list[SandboxInfo]:
         """Every sandbox below `root`, running or not."""
+
+    async def denied(self, sandbox_id: str, after: int) -> Sequence[Denied]:
+        """What the gate refused, but for the first `after` times; empty when there is no such sandbox."""
 
     async def renew(self, sandbox_id: str, lease_seconds: float) -> None:
         """Push the end of its lease to `lease_seconds` from now."""

@@ -24,9 +24,9 @@ async def find(session: Session, sandbox_id: str) -> SandboxRow | None:
     return await session.get(SandboxRow, sandbox_id)
 
 
-async def get(session: Session, sandbox_id: str) -> SandboxRow:
-    """The sandbox; raises SandboxNotFound."""
-    if (row := await find(session, sandbox_id)) is None:
+async def get(session: Session, sandbox_id: str, *, locked: bool = False) -> SandboxRow:
+    """The sandbox, which nobody else changes before the end of a transaction when `locked`; raises SandboxNotFound."""
+    if (row := await session.get(SandboxRow, sandbox_id, with_for_update=locked or None)) is None:
         raise SandboxNotFound(f"there is no sandbox {sandbox_id!r}")
     return row
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
-from shopfloor.events.catalog import SandboxHeartbeatMissed, SandboxStateChanged
+from shopfloor.events.catalog import EgressDenied, SandboxHeartbeatMissed, SandboxStateChanged
 from shopfloor.kit import ids, log, plugins
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database, Session, db_time
@@ -142,6 +142,18 @@ class Sandboxes:
                 if missed:
                     fact = SandboxHeartbeatMissed(sandbox_id=sandbox_id, missed=missed, verdict=verdict(missed))
                     await events.append(session, fact, work_order_id=row.work_order_id)
+
+    async def tell_denied(self, seen: SandboxRow) -> None:
+        """Announce what the sandbox's gate has refused since `seen` was read; each refusal once."""
+        found = await self.adapter(seen.sandbox_type).denied(seen.sandbox_id, seen.denied_told)
+        if not found:
+            return
+        async with self.database.transaction() as session:
+            row = await queries.get(session, seen.sandbox_id, locked=True)
+            for one in found[row.denied_told - seen.denied_told :]:
+                row.denied_told += 1
+                fact = EgressDenied(sandbox_id=row.sandbox_id, method=one.method, target=one.target, reason=one.reason)
+                await events.append(session, fact, work_order_id=row.work_order_id)
 
     async def terminate(self, sandbox_id: str, *, reason: str = "", grace_seconds: float = 10) -> tuple[int, bool]:
         """End the sandbox and remove it; its token is worth nothing from the first moment.

@@ -41,7 +41,7 @@ class Anthropic:
 
     def meter(self, asked: Asked, content_type: str) -> Meter:
         """The first event tells the input, the last but one the output."""
-        return Reading("anthropic", "default", asked.model, Lines(content_type, (b'"usage"', b'"error"')), _take)
+        return Reading("anthropic", asked.model, Lines(content_type, (b'"usage"', b'"error"')), _take)
 
     def wait_seconds(self, headers: Mapping[str, str], body: bytes, now: float) -> float | None:
         """A subscription says the moment, a key the seconds."""

@@ -39,7 +39,7 @@ class Gemini:
 
     def meter(self, asked: Asked, content_type: str) -> Meter:
         """Every piece tells the sums so far; the last one also why it ended."""
-        return Reading("google", "default", asked.model, Lines(content_type, (b'"usageMetadata"',)), _take)
+        return Reading("google", asked.model, Lines(content_type, (b'"usageMetadata"',)), _take)
 
     def wait_seconds(self, headers: Mapping[str, str], body: bytes, now: float) -> float | None:
         """In the details of the error."""

@@ -47,7 +47,7 @@ class OpenAi:
     def meter(self, asked: Asked, content_type: str) -> Meter:
         """The last event tells all."""
         lines = Lines(content_type, (b'"usage"', b'"response.'))
-        return Reading("openai", "default", asked.model, lines, _take)
+        return Reading("openai", asked.model, lines, _take)
 
     def wait_seconds(self, headers: Mapping[str, str], body: bytes, now: float) -> float | None:
         """A plan's limit stands in the body, a key's in the headers."""
@@ -65,7 +65,7 @@ def _take(known: Known, found: dict[str, Any]) -> None:
     known.model = str(said.get("model") or known.model)
     usage = said.get("usage")
     if isinstance(usage, dict):
-        known.said = {"usage": usage}
+        known.said, known.flavour = {"usage": usage}, "chat" if "prompt_tokens" in usage else "responses"
         known.final = response is None or found.get("type") in ENDINGS
 
 

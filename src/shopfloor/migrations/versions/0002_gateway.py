@@ -95,3 +95,5 @@ def _projects() -> None:
         batch_op.add_column(sa.Column("account", sa.String(length=60), nullable=True))
         batch_op.add_column(sa.Column("budget_usd", sa.Double(), nullable=True))
         batch_op.create_index(batch_op.f("ix_work_orders_project_id"), ["project_id"], unique=False)
+    with op.batch_alter_table("sandboxes", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("denied_told", sa.Integer(), server_default="0", nullable=False))

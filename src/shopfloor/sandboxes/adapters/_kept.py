@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import json
 import os
 import re
 import signal
@@ -16,7 +18,7 @@ from shopfloor.sandboxes.adapters import _client, _folder, _limits
 from shopfloor.sandboxes.adapters._keeper import plan
 from shopfloor.sandboxes.adapters._keeper.plan import GatePlan, Plan
 from shopfloor.sandboxes.adapters._spawn import Spawner
-from shopfloor.sandboxes.port import ExecResult, Life, SandboxInfo, SandboxSpec
+from shopfloor.sandboxes.port import Denied, ExecResult, Life, SandboxInfo, SandboxSpec
 
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 PATIENCE = 3.0
@@ -118,6 +120,14 @@ class Kept:
         await asyncio.to_thread(_limits.reap, self.root)
         return await _folder.reap(self.root)
 
+    async def denied(self, sandbox_id: str, after: int) -> Sequence[Denied]:
+        """What the keeper's gate has written down."""
+        try:
+            with (self._folder(sandbox_id) / plan.DENIED).open() as file:
+                return [_denial(line) for line in itertools.islice(file, after, None) if line.endswith("\n")]
+        except (FileNotFoundError, NotADirectoryError, SandboxNotFound):
+            return []
+
     async def renew(self, sandbox_id: str, lease_seconds: float) -> None:
         """Push the end of its lease to `lease_seconds` from now."""
         try:
@@ -218,3 +228,8 @@ def _printed(folder: Path) -> str:
         with contextlib.suppress(FileNotFoundError):
             text += (folder / name).read_text(errors="replace")
     return " ".join(text.split("\n")[-6:]).strip()[-800:] or "it said nothing"
+
+
+def _denial(line: str) -> Denied:
+    said = json.loads(line)
+    return Denied(method=said["method"], target=said["target"], reason=said["why"])

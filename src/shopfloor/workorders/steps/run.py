@@ -55,6 +55,7 @@ async def watch(tools: Tools, attempt_id: str) -> str:
             if await finish(tools, attempt_id, state, reason, unless_result=True):
                 return "stop"
             continue
+        await tools.sandboxes.tell_denied(seen.sandbox)
         if not gone_for and loop.time() - renewed > tools.settings.orphan_seconds / 4:
             renewed = loop.time()
             adapter = tools.sandboxes.adapter(seen.sandbox.sandbox_type)
