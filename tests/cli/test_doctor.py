@@ -7,11 +7,18 @@ import pytest
 
 from tests.cli.conftest import Shop
 
+KEYED = {
+    "OPENAI_API_KEY": "sk-very-secret-value",
+    "OPENAI_BASE_URL": "http://127.0.0.1:1/v1",
+    "ANTHROPIC_API_KEY": "",
+    "GEMINI_API_KEY": "",
+}
+
 
 @pytest.fixture(scope="module")
 def told(shop: Shop) -> dict[str, dict[str, object]]:
     """What the doctor says beside a running server."""
-    done = shop("doctor", "--json", env={"OPENAI_API_KEY": "sk-very-secret-value"})
+    done = shop("doctor", "--json", env=KEYED)
     assert "very-secret" not in done.out + done.err
     return {check["name"]: check for check in json.loads(done.out)["checks"]}
 
@@ -28,8 +35,12 @@ def test_the_script_agent_is_found(told: dict[str, dict[str, object]]) -> None:
     assert any("script" in name and check["ok"] for name, check in told.items() if check["area"] == "agents")
 
 
-def test_keys_are_named(told: dict[str, dict[str, object]]) -> None:
-    assert "OPENAI_API_KEY" in str(told["keys"]["detail"])
+def test_a_key_is_tried(told: dict[str, dict[str, object]]) -> None:
+    assert told["account openai"]["detail"] == "http://127.0.0.1:1 was not reached: ConnectError"
+
+
+def test_a_key_that_is_not_set_is_named(told: dict[str, dict[str, object]]) -> None:
+    assert told["account anthropic"]["detail"] == "ANTHROPIC_API_KEY is not set"
 
 
 def test_the_server_was_reached(told: dict[str, dict[str, object]]) -> None:

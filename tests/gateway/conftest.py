@@ -146,11 +146,11 @@ def start(house: Platform, origin: Path, account: str, **fields: Any) -> Caller:
     order_id = house.order(
         origin, script, agent=f"caller-{account}", workflow_type="build", **{"max_attempts": 1, **fields}
     )
-    running = until(
-        lambda: any(e["event"] == "agent.started" for e in house.events(order_id)) and house.show(order_id),
+    until(
+        lambda: any(e["event"] == "agent.started" for e in house.events(order_id)),
         what="the agent to start",
     )
-    sandbox_id = running["sandbox_identifier"]
+    sandbox_id = house.show(order_id)["sandbox_identifier"]
     job = json.loads((house.data / "inboxes" / sandbox_id / "job.json").read_text())
     token = job["api"]["token"]
     http = httpx.Client(

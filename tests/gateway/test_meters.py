@@ -1,5 +1,6 @@
 """Meters read along: whatever pieces an answer comes in, the same is counted, and nothing is made up."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ def test_pieces_of_any_size_count_the_same(
 ) -> None:
     whole = b"".join(answer())
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
-    found = read(name, [whole[a:b] for a, b in zip(places, places[1:], strict=False)])
+    found = read(name, [whole[a:b] for a, b in itertools.pairwise(places)])
     assert found is not None
     assert (found.model, found.tokens.input_tokens, found.tokens.output_tokens, found.final) == (
         model,

@@ -87,7 +87,7 @@ def test_a_call_that_its_agent_leaves_is_ended_at_the_provider_and_counted_as_cu
     house: Platform, upstream: Upstream, caller: Makes
 ) -> None:
     left = threading.Event()
-    upstream.answer = lambda _: Reply([*list(anthropic())[:2] * 2000], gate=lambda: left.wait(60))
+    upstream.answer = lambda _: Reply([*list(anthropic())[:2] * 100_000], gate=lambda: left.wait(60))
     one = caller()
     with one.http.stream("POST", "/models/anthropic/v1/messages", json={"model": "claude-opus-4-5"}) as answer:
         next(answer.iter_raw())

@@ -47,7 +47,7 @@ class Client:
         except httpx.HTTPError as error:
             raise self.unreachable(error) from error
         if answer.is_success:
-            return self._json(answer)
+            return self._json(answer) if answer.content else None
         raise self.refusal(answer)
 
     def text(self, path: str, **query: Any) -> str:

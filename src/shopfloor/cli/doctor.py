@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SECONDS = 60.0
 """What one trial may take."""
-KEYS = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "OPENAI_API_KEY", "GEMINI_API_KEY", "GITHUB_TOKEN")
 LITTLE_SPACE = 2 << 30
 
 
@@ -217,11 +216,17 @@ def _agents(settings: "Settings") -> Iterator[Check]:
 
 
 def _keys(settings: "Settings") -> Iterator[Check]:
-    """That keys are there; their values stay where they are."""
-    there = [name for name in KEYS if os.environ.get(name)]
-    detail = f"set here: {', '.join(there)}" if there else f"none of {', '.join(KEYS)} is set here"
-    fix = "" if there else "The server needs its agents' keys in its own environment or configuration."
-    yield Check(area="keys", name="keys", ok=bool(there), detail=detail, fix=fix, required=False)
+    """That model accounts take their keys; the keys stay where they are."""
+    import asyncio
+
+    from shopfloor.gateway import accounts
+    from shopfloor.gateway.steps.examine import examine
+
+    for name in accounts.names(settings):
+        found = asyncio.run(examine(accounts.account(settings, name)))
+        yield Check(
+            area="keys", name=f"account {name}", ok=found.ok, detail=found.detail, fix=found.fix, required=False
+        )
     if not settings.loopback or settings.api_key:
         yield Check(
             area="keys", name="api key", ok=bool(settings.api_key), detail="set" if settings.api_key else "not set"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import attach, changes, doctor, orders, serve
+from shopfloor.cli import accounts, attach, changes, doctor, orders, projects, serve
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "cancel": orders.cancel,
     "retry": orders.retry,
     "explain": orders.explain,
+    "costs": accounts.costs,
     "doctor": doctor.doctor,
     "demo": demo.demo,
     "serve": serve.serve,
@@ -39,6 +40,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, function in COMMANDS.items():
     app.command(name)(function)
 app.add_typer(changes.app, name="changes")
+app.add_typer(projects.app, name="projects")
+app.add_typer(accounts.app, name="accounts")
 
 
 def _version(wanted: bool) -> None:

@@ -19,9 +19,8 @@ def run(
     sandbox: Annotated[str | None, typer.Option(help="Sandbox type; else the server's default.")] = None,
     issue: Annotated[int | None, typer.Option(help="Number of the issue this is for.")] = None,
     base: Annotated[str | None, typer.Option(help="Branch to start from; else the repository's default.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE (JSON or text) for the agent; repeatable.")
-    ] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE (JSON or text) for the agent.")] = None,
+    budget: Annotated[float | None, typer.Option(help="US dollars its models may cost.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before a person must look.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds the agent may take.")] = None,
     allow_no_isolation: Annotated[bool, typer.Option(help="Agree to an agent with your own rights.")] = False,
@@ -42,6 +41,7 @@ def run(
         "github_issue_number": issue,
         "base_branch": base,
         "agent_options": agent_options(option or []),
+        "budget_usd": budget,
         "max_attempts": max_attempts,
         "timeout_seconds": timeout,
         "allow_no_isolation": allow_no_isolation,
@@ -194,6 +194,9 @@ def retry(
     prompt: Annotated[str, typer.Option(help="What to tell the agent in addition.")] = "",
     agent: Annotated[str | None, typer.Option(help="Another agent profile.")] = None,
     model: Annotated[str | None, typer.Option(help="Another model.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="US dollars for the whole order, what was spent included.")
+    ] = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
@@ -201,7 +204,13 @@ def retry(
 
     It goes on from its last commit and, where the agent can, its conversation.
     """
-    _act(url, order_id, "retry", {"prompt": prompt, "agent": agent, "model": model}, as_json=as_json)
+    _act(
+        url,
+        order_id,
+        "retry",
+        {"prompt": prompt, "agent": agent, "model": model, "budget_usd": budget},
+        as_json=as_json,
+    )
 
 
 def _act(url: str | None, order_id: str, verb: str, body: Any, *, as_json: bool) -> None:

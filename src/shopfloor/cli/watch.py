@@ -53,11 +53,18 @@ def show_order(order: dict[str, Any]) -> None:
             ("agent", " ".join(filter(None, (order["agent"], order["model"])))),
             ("sandbox", order["sandbox_identifier"]),
             ("attempts", f"{order['attempts']} of {order['max_attempts']}"),
-            ("cost", f"{order['cost_usd']:.4f} USD" if order["cost_usd"] is not None else None),
+            ("cost", _cost(order)),
+            ("paused until", order["paused_until"]),
             ("created", order["created_at"]),
             ("finished", order["execution_completed_at"]),
         ]
     )
+
+
+def _cost(order: dict[str, Any]) -> str | None:
+    if order["cost_usd"] is None:
+        return None
+    return f"{order['cost_usd']:.4f} USD" + (f" of {order['budget_usd']:g}" if order["budget_usd"] else "")
 
 
 def steering(client: Client, order_id: str, text: str, *, interrupt: bool = False) -> dict[str, Any]:

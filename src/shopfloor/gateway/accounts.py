@@ -1,5 +1,6 @@
 """Model accounts from the settings: whose key, where, and what happens at its limits."""
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -81,12 +82,12 @@ class Account(BaseModel):
             raise ValueError("write http(s)://host, without a query")
         return re.sub(r"/v1(beta)?/*$", "", value.rstrip("/"))
 
-    @property
+    @functools.cached_property
     def speaks(self) -> Api:
         """Its provider's API."""
         return cast("Api", plugins.load(ADAPTERS, self.api).API)
 
-    @property
+    @functools.cached_property
     def url(self) -> str:
         """Where calls go."""
         told = self.base_url or os.environ.get(self.speaks.base_url_env, "") or self.speaks.base_url

@@ -23,20 +23,37 @@ class ModelGrant(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
 
 
+class ModelTotal(Base):
+    """What was spent for somebody: the sum of the calls that have ended, kept so that a budget costs one look."""
+
+    __tablename__ = "model_totals"
+
+    whose: Mapped[str] = mapped_column(sa.String(60), primary_key=True)
+    """A work order's or a project's id."""
+    spent_usd: Mapped[float] = mapped_column(default=0.0)
+
+
 class ModelCall(Base):
     """One call of a model: opened before it is sent, closed when its answer has ended however it did."""
 
     __tablename__ = "model_calls"
     __table_args__ = (
         sa.Index("ix_model_calls_order", "work_order_id", "cost_usd"),
-        sa.Index("ix_model_calls_project", "project_id", "cost_usd"),
+        sa.Index(
+            "ix_model_calls_running",
+            "work_order_id",
+            "project_id",
+            "most_usd",
+            sqlite_where=sa.text("ended_at IS NULL"),
+            postgresql_where=sa.text("ended_at IS NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sandbox_id: Mapped[str] = mapped_column(sa.String(255))
     attempt_id: Mapped[str] = mapped_column(sa.String(50), index=True)
     work_order_id: Mapped[str] = mapped_column(sa.String(40))
-    project_id: Mapped[str | None] = mapped_column(sa.String(40))
+    project_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
     account: Mapped[str] = mapped_column(sa.String(60))
     model: Mapped[str] = mapped_column(sa.String(200))
     host_id: Mapped[str] = mapped_column(sa.String(40))

@@ -54,6 +54,9 @@ class Api(Protocol):
     key_env: str
     """The variable that its own programs take the key from."""
 
+    models_path: str
+    """Lists its models, for nothing: to try a key."""
+
     def asked(self, method: str, path: str, body: bytes) -> Asked | None:
         """What a request is about; None when it may not pass. Raises Unreadable."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from shopfloor.gateway.models import AccountPause, ModelCall, ModelGrant
+from shopfloor.gateway.models import AccountPause, ModelCall, ModelGrant, ModelTotal
 from shopfloor.gateway.rules import Budget
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Forbidden
@@ -59,26 +59,51 @@ def paused(account: sa.ColumnExpressionArgument[str | None]) -> sa.ColumnElement
     return sa.exists().where(AccountPause.account == account, AccountPause.paused_until > db_time())
 
 
+def limits(granted: ModelGrant) -> dict[str, float]:
+    """Whose budgets a sandbox's calls count on, and how high they are."""
+    found = {granted.work_order_id: granted.order_budget_usd}
+    if granted.project_id:
+        found[granted.project_id] = granted.project_budget_usd
+    return {whose: limit for whose, limit in found.items() if limit is not None}
+
+
+def untouched(granted: ModelGrant) -> sa.ColumnElement[bool]:
+    """Whether all its budgets have money left and no call that runs, inside a statement."""
+    conditions = []
+    for whose, limit in limits(granted).items():
+        spent = sa.select(ModelTotal.spent_usd).where(ModelTotal.whose == whose).scalar_subquery()
+        mine = ModelCall.work_order_id if whose == granted.work_order_id else ModelCall.project_id
+        conditions += [spent < limit, ~sa.exists().where(mine == whose, ModelCall.ended_at.is_(None))]
+    return sa.and_(sa.true(), *conditions)
+
+
 async def budgets(session: Session, granted: ModelGrant) -> list[Budget]:
-    """How things stand with everything that limits a sandbox."""
-    found = []
-    order_id, project_id = granted.work_order_id, granted.project_id
-    if granted.order_budget_usd is not None:
-        mine = ModelCall.work_order_id == order_id
-        found.append(await _budget(session, f"work order {order_id}", granted.order_budget_usd, mine))
-    if granted.project_budget_usd is not None and project_id:
-        mine = ModelCall.project_id == project_id
-        found.append(await _budget(session, f"project {project_id}", granted.project_budget_usd, mine))
-    return found
+    """How things stand with everything that limits a sandbox; nobody else can count on it before this transaction ends."""
+    if not (known := limits(granted)):
+        return []
+    totals = sa.select(ModelTotal.whose, ModelTotal.spent_usd).where(ModelTotal.whose.in_(known))
+    rows = (await session.execute(totals.order_by(ModelTotal.whose).with_for_update())).all()
+    return [await _budget(session, granted, whose, known[whose], spent) for whose, spent in rows]
 
 
-async def _budget(session: Session, whose: str, limit: float, mine: sa.ColumnElement[bool]) -> Budget:
-    spent = await session.scalar(sa.select(sa.func.coalesce(sa.func.sum(ModelCall.cost_usd), 0.0)).where(mine))
-    running = sa.select(
-        sa.func.count(), sa.func.count(ModelCall.most_usd), sa.func.coalesce(sa.func.sum(ModelCall.most_usd), 0.0)
-    ).where(mine, ModelCall.ended_at.is_(None))
-    count, known, most = (await session.execute(running)).one()
-    return Budget(whose=whose, limit=limit, spent=spent or 0.0, running=count, at_most=most if known == count else None)
+async def _budget(session: Session, granted: ModelGrant, whose: str, limit: float, spent: float) -> Budget:
+    order = whose == granted.work_order_id
+    count, known, most = (
+        await session.execute(
+            sa.select(
+                sa.func.count(),
+                sa.func.count(ModelCall.most_usd),
+                sa.func.coalesce(sa.func.sum(ModelCall.most_usd), 0.0),
+            ).where((ModelCall.work_order_id if order else ModelCall.project_id) == whose, ModelCall.ended_at.is_(None))
+        )
+    ).one()
+    return Budget(
+        whose=f"{'work order' if order else 'project'} {whose}",
+        limit=limit,
+        spent=spent,
+        running=count,
+        at_most=most if known == count else None,
+    )
 
 
 async def costs_of_orders(session: Session, order_ids: Sequence[str]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
-from shopfloor.auth.guard import Caller, model_caller, person
+from shopfloor.auth.guard import model_caller, person
 from shopfloor.gateway import accounts, queries, service
 from shopfloor.gateway.accounts import Account, KeyMissing
 from shopfloor.gateway.models import AccountPause, ModelGrant
@@ -15,7 +15,7 @@ from shopfloor.gateway.steps import Gateway
 from shopfloor.gateway.steps.relay import Call, relay
 from shopfloor.kit.errors import Forbidden, Malformed, TooLarge
 
-models = APIRouter(prefix="/models", include_in_schema=False)
+models = APIRouter()
 router = APIRouter(prefix="/api/v1", tags=["models"], dependencies=[Depends(person)])
 Name = Annotated[str, Path(max_length=60, pattern=r"^[A-Za-z0-9_-]+$")]
 Narrow = Annotated[str | None, Query(max_length=200)]
@@ -48,25 +48,28 @@ def gateway(request: Request) -> Gateway:
 Gated = Annotated[Gateway, Depends(gateway)]
 
 
-@models.api_route("/{account}/{path:path}", methods=["GET", "POST"])
-async def call_model(
-    account: Name, path: str, request: Request, house: Gated, caller: Annotated[Caller, Depends(model_caller)]
-) -> Response:
-    """Pass a call on to the account's provider."""
+async def call_model(request: Request) -> Response:
+    """Pass a call on to the account's provider. A plain route: each of a crew's many calls comes through it."""
+    house = gateway(request)
+    caller = await model_caller(request)
     granted = await _granted(house, caller.sandbox_id or "")
+    account, path = request.path_params["account"], f"/{request.path_params['path']}"
     if granted.account != account:
         raise OtherAccount(f"this sandbox was granted the account {granted.account!r}")
-    found = accounts.account(house.settings, account)
+    found = house.account(account)
     try:
-        asked = found.speaks.asked(request.method, f"/{path}", await _body(request))
+        asked = found.speaks.asked(request.method, path, await _body(request))
     except Unreadable as error:
         raise Malformed(str(error)) from error
     if asked is None:
-        raise NoSuchCall(f"{request.method} /{path[:100]} is no call of a model")
+        raise NoSuchCall(f"{request.method} {path[:100]} is no call of a model")
     found.key()
     headers = {name.lower(): value for name, value in request.headers.items()}
-    call = Call(granted, found, found.speaks, asked, request.method, f"/{path}{_query(request)}", headers)
-    return await relay(house, call)
+    call = Call(granted, found, found.speaks, asked, request.method, path + _query(request), headers)
+    return await relay(house, call, request.receive)
+
+
+models.add_route("/models/{account}/{path:path}", call_model, methods=["GET", "POST"], include_in_schema=False)
 
 
 async def _granted(house: Gateway, sandbox_id: str) -> ModelGrant:
@@ -107,6 +110,7 @@ async def resume_account(account: Name, house: Gated) -> AccountView:
     found = accounts.account(house.settings, account)
     async with house.database.transaction() as session:
         await service.resume(session, account)
+    house.pauses.pop(account, None)
     return _view(found, None)
 
 

@@ -20,6 +20,7 @@ class Anthropic:
     base_url = "https://api.anthropic.com"
     base_url_env = "ANTHROPIC_BASE_URL"
     key_env = "ANTHROPIC_API_KEY"
+    models_path = "/v1/models"
 
     def asked(self, method: str, path: str, body: bytes) -> Asked | None:
         """Messages cost; counting tokens and listing models do not."""

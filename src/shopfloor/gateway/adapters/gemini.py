@@ -23,6 +23,7 @@ class Gemini:
     base_url = "https://generativelanguage.googleapis.com"
     base_url_env = "GOOGLE_GEMINI_BASE_URL"
     key_env = "GEMINI_API_KEY"
+    models_path = "/v1beta/models"
 
     def asked(self, method: str, path: str, body: bytes) -> Asked | None:
         """The model stands in the path."""

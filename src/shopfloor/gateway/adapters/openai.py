@@ -23,6 +23,7 @@ class OpenAi:
     base_url = "https://api.openai.com"
     base_url_env = "OPENAI_BASE_URL"
     key_env = "OPENAI_API_KEY"
+    models_path = "/v1/models"
 
     def asked(self, method: str, path: str, body: bytes) -> Asked | None:
         """A streamed chat tells its usage only when asked to, so it is asked to."""

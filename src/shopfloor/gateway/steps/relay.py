@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,13 +19,15 @@ from shopfloor.gateway.models import ModelGrant
 from shopfloor.gateway.port import Api, Asked, Meter
 from shopfloor.gateway.rules import LIMITED, SPENT, Verdict
 from shopfloor.gateway.service import Cost
-from shopfloor.gateway.steps import Gateway
+from shopfloor.gateway.steps import Gateway, Pause
 from shopfloor.kit import log
 
 logger = log.get(__name__)
 
 LOOK_SECONDS = 1.0
 MOST_ERROR = 1 << 20
+LEFT = 499
+"""The status of an answer that nobody is there to read."""
 NOT_SENT: Final = frozenset(
     {
         *(
@@ -78,7 +81,8 @@ class Call:
     target: str
     """Path and query."""
     headers: Mapping[str, str]
-    id: int = 0
+    opening: asyncio.Future[int] | None = None
+    """Writes the call down; its result is the call's id in the books."""
     began: float = field(default_factory=time.monotonic)
     held: float = 0.0
     """Seconds it waited for a reset."""
@@ -90,8 +94,27 @@ class Call:
         return metering.most(self.api.provider, self.asked.model, size, self.asked.most_output, own)
 
 
-async def relay(gateway: Gateway, call: Call) -> Response:
-    """Answer the call. What the gateway itself refuses is worded as the provider would."""
+async def relay(gateway: Gateway, call: Call, receive: Receive) -> Response:
+    """Answer the call, for as long as whoever asked is there to hear it."""
+    leaving = asyncio.ensure_future(_gone(receive))
+    answering = asyncio.ensure_future(_answer(gateway, call, leaving))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    except BaseException:
+        leaving.cancel()
+        answering.cancel()
+        raise
+    if not answering.done():
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+        return Response(status_code=LEFT)
+    if not isinstance(answering.result(), Passing):
+        leaving.cancel()
+    return answering.result()
+
+
+async def _answer(gateway: Gateway, call: Call, leaving: asyncio.Future[None]) -> Response:
+    """Let in, send on. What the gateway itself refuses is worded as the provider would."""
     while True:
         if paused := await _pause(gateway, call):
             if refused := await _hold(gateway, call, *paused):
@@ -103,11 +126,11 @@ async def relay(gateway: Gateway, call: Call) -> Response:
         if verdict == Verdict.WAIT:
             await _look_again(gateway)
             continue
-        if answer := await _ask(gateway, call):
+        if answer := await _ask(gateway, call, leaving):
             return answer
 
 
-async def _ask(gateway: Gateway, call: Call) -> Response | None:
+async def _ask(gateway: Gateway, call: Call, leaving: asyncio.Future[None]) -> Response | None:
     """Send it on and answer what comes; None when the provider said to call again later."""
     try:
         answer = await _send(gateway, call)
@@ -122,23 +145,38 @@ async def _ask(gateway: Gateway, call: Call) -> Response | None:
         gateway.background.start("close_call", close(gateway, call, None, status=None))
         raise
     if answer.status_code != 429 or not call.account.pause_on_limit:
-        return Passing(gateway, call, answer)
+        return Passing(gateway, call, answer, leaving)
     body = await _read(answer)
-    await close(gateway, call, None, status=429)
+    gateway.background.start("close_call", close(gateway, call, None, status=429))
     seconds = call.api.wait_seconds(answer.headers, body, time.time())
     if seconds is None:
         return Response(body, 429, _passed(answer))
-    async with gateway.database.transaction() as session:
-        await service.pause(session, call.account.name, seconds, _said(body))
+    await _pause_all(gateway, call.account.name, seconds, _said(body))
     return None
 
 
+async def _pause_all(gateway: Gateway, account: str, seconds: float, reason: str) -> None:
+    """From this moment nobody here uses the account; once it is written down, nobody anywhere."""
+    gateway.pauses[account] = Pause(math.inf, time.monotonic() + seconds, reason)
+    try:
+        async with gateway.database.transaction() as session:
+            await service.pause(session, account, seconds, reason)
+    finally:
+        gateway.pauses.pop(account, None)
+
+
 async def _pause(gateway: Gateway, call: Call) -> tuple[str, float] | None:
+    """Why the call's account may not be used, and for how many seconds; other processes' pauses are seen within a second."""
     if not call.account.pause_on_limit:
         return None
-    async with gateway.database.reading() as session:
-        found = await queries.pause_of(session, call.account.name)
-    return (found[0].reason, found[1]) if found else None
+    name, now = call.account.name, time.monotonic()
+    known = gateway.pauses.get(name)
+    if known is None or now - known.seen_at > LOOK_SECONDS:
+        async with gateway.database.reading() as session:
+            found = await queries.pause_of(session, name)
+        known = Pause(now, now + found[1] if found else 0.0, found[0].reason if found else "")
+        gateway.pauses[name] = known
+    return (known.reason, known.until - now) if known.until > now else None
 
 
 async def _hold(gateway: Gateway, call: Call, reason: str, seconds: float) -> Response | None:
@@ -163,28 +201,34 @@ async def _refuse(gateway: Gateway, call: Call, status: int, why: str) -> None:
 
 
 async def _admit(gateway: Gateway, call: Call) -> tuple[Verdict, str]:
-    """Open the call in the books; what costs nothing is not in them."""
+    """Write the call down; what costs nothing is not in the books, and what has no budget need not wait for them."""
     if not call.asked.metered:
         return Verdict.GO, ""
     granted = call.granted
-    limited = granted.order_budget_usd is not None or granted.project_budget_usd is not None
-    own = call.account.prices.get(call.asked.model)
-    if limited and not metering.priced(call.api.provider, call.asked.model, own):
-        why = (
-            f"the price of the model {call.asked.model[:100]!r} is unknown, so its budget cannot be kept: "
-            f"set accounts.{call.account.name}.prices"
-        )
+    if granted.order_budget_usd is None and granted.project_budget_usd is None:
+        call.opening = gateway.background.start("open_call", _open(gateway, call))
+        return Verdict.GO, ""
+    model, name = call.asked.model, call.account.name
+    if not metering.priced(call.api.provider, model, call.account.prices.get(model)):
+        why = f"the price of the model {model[:100]!r} is unknown, so its budget cannot be kept: set accounts.{name}.prices"
         await _refuse(gateway, call, SPENT, why)
         return Verdict.STOP, why
     async with gateway.database.transaction() as session:
-        verdict, call.id, why = await service.open_call(
-            session,
-            granted,
-            model=call.asked.model,
-            most_usd=call.most_usd if limited else None,
-            host_id=gateway.host_id,
+        verdict, opened, why = await service.open_call(
+            session, granted, model=model, most_usd=call.most_usd, host_id=gateway.host_id
         )
+    if verdict == Verdict.GO:
+        call.opening = asyncio.get_running_loop().create_future()
+        call.opening.set_result(opened)
     return verdict, why
+
+
+async def _open(gateway: Gateway, call: Call) -> int:
+    async with gateway.database.transaction() as session:
+        _, opened, _ = await service.open_call(
+            session, call.granted, model=call.asked.model, most_usd=None, host_id=gateway.host_id
+        )
+    return opened
 
 
 async def _look_again(gateway: Gateway) -> None:
@@ -239,22 +283,22 @@ def _refused(call: Call, status: int, kind: str, why: str, headers: Mapping[str,
 class Passing(Response):
     """A provider's answer on its way into the sandbox: every piece as it comes, read along to be counted."""
 
-    def __init__(self, gateway: Gateway, call: Call, answer: httpx.Response) -> None:
+    def __init__(self, gateway: Gateway, call: Call, answer: httpx.Response, leaving: asyncio.Future[None]) -> None:
         super().__init__(None, answer.status_code, _passed(answer))
         del self.headers["content-length"]
-        self.gateway, self.call, self.answer = gateway, call, answer
+        self.gateway, self.call, self.answer, self.leaving = gateway, call, answer, leaving
         self.meter = call.api.meter(call.asked, answer.headers.get("content-type", ""))
         self.first_byte: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: to the answer's end, or until whoever asked is gone; then nothing more is asked of the provider either."""
-        del scope
-        pumping, leaving = asyncio.ensure_future(self._pump(send)), asyncio.ensure_future(_gone(receive))
+        del scope, receive
+        pumping = asyncio.ensure_future(self._pump(send))
         try:
-            await asyncio.wait({pumping, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({pumping, self.leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             pumping.cancel()
-            leaving.cancel()
+            self.leaving.cancel()
             self.gateway.background.start("end_call", self._end())
         with contextlib.suppress(asyncio.CancelledError):
             await pumping
@@ -285,13 +329,14 @@ async def close(
     gateway: Gateway, call: Call, meter: Meter | None, *, status: int | None, first_byte: float | None = None
 ) -> None:
     """Write the call's end into the books. What was never in them is left out."""
-    if not call.id:
+    if call.opening is None:
         return
     took = round(1000 * (time.monotonic() - call.began))
     cost = _cost(call, meter, status)
     first = None if first_byte is None else round(1000 * (first_byte - call.began))
+    opened = await call.opening
     async with gateway.database.transaction() as session:
-        await service.close_call(session, call.id, cost, status=status, first_byte_ms=first, took_ms=took)
+        await service.close_call(session, opened, cost, status=status, first_byte_ms=first, took_ms=took)
     async with gateway.ended:
         gateway.ended.notify_all()
 

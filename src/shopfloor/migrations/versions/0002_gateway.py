@@ -54,7 +54,14 @@ def _books() -> None:
         batch_op.create_index(batch_op.f("ix_model_calls_attempt_id"), ["attempt_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_model_calls_opened_at"), ["opened_at"], unique=False)
         batch_op.create_index("ix_model_calls_order", ["work_order_id", "cost_usd"], unique=False)
-        batch_op.create_index("ix_model_calls_project", ["project_id", "cost_usd"], unique=False)
+        batch_op.create_index(batch_op.f("ix_model_calls_project_id"), ["project_id"], unique=False)
+        batch_op.create_index(
+            "ix_model_calls_running",
+            ["work_order_id", "project_id", "most_usd"],
+            unique=False,
+            sqlite_where=sa.text("ended_at IS NULL"),
+            postgresql_where=sa.text("ended_at IS NULL"),
+        )
 
     op.create_table(
         "model_grants",
@@ -67,6 +74,12 @@ def _books() -> None:
         sa.Column("project_budget_usd", sa.Double(), nullable=True),
         sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.PrimaryKeyConstraint("sandbox_id", name=op.f("pk_model_grants")),
+    )
+    op.create_table(
+        "model_totals",
+        sa.Column("whose", sa.String(length=60), nullable=False),
+        sa.Column("spent_usd", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("whose", name=op.f("pk_model_totals")),
     )
 
 
@@ -90,10 +103,11 @@ def _projects() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_projects_name")),
         sa.UniqueConstraint("repository_url", name=op.f("uq_projects_repository_url")),
     )
+    with op.batch_alter_table("sandboxes", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("denied_told", sa.Integer(), server_default="0", nullable=False))
+
     with op.batch_alter_table("work_orders", schema=None) as batch_op:
         batch_op.add_column(sa.Column("project_id", sa.String(length=40), nullable=True))
         batch_op.add_column(sa.Column("account", sa.String(length=60), nullable=True))
         batch_op.add_column(sa.Column("budget_usd", sa.Double(), nullable=True))
         batch_op.create_index(batch_op.f("ix_work_orders_project_id"), ["project_id"], unique=False)
-    with op.batch_alter_table("sandboxes", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("denied_told", sa.Integer(), server_default="0", nullable=False))

@@ -1,0 +1,35 @@
+"""Projects, accounts and costs from the command line."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Shop, repository
+
+
+def test_a_project_is_made_changed_shown_and_forgotten(shop: Shop, place: Path) -> None:
+    folder = repository(place)
+    made = shop.json("projects", "create", "greeter", str(folder), "--allow", "pypi.org:443", "--budget", "5")
+    assert (made["name"], made["allow"], made["budget_usd"]) == ("greeter", ["pypi.org:443"], 5)
+    changed = shop.json("projects", "change", "greeter", "--order-budget", "1", "--ready")
+    assert (changed["work_order_budget_usd"], changed["draft_changes"]) == (1, False)
+    assert "pypi.org:443" in shop("projects", "show", "greeter").out
+    assert "greeter" in shop("projects", "list").out
+    assert shop("projects", "delete", "greeter").code == 0
+    assert shop("projects", "show", "greeter").code != 0
+
+
+def test_a_wrong_setting_is_told_with_what_to_do(shop: Shop, place: Path) -> None:
+    done = shop("projects", "create", "bad", str(repository(place)), "--branch-template", "{slug}")
+    assert done.code == 1
+    assert "{id} must be in it" in done.err
+
+
+def test_accounts_are_listed(shop: Shop) -> None:
+    assert "anthropic" in shop("accounts", "list").out
+
+
+def test_costs_start_empty(shop: Shop) -> None:
+    assert shop.json("costs", "--by", "order")["by"] == "order"
+
+
+def test_costs_by_something_else_are_refused(shop: Shop) -> None:
+    assert shop("costs", "--by", "weather").code == 1
