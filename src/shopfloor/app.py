@@ -19,6 +19,7 @@ from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Ingest
 from shopfloor.events.store import store_for
 from shopfloor.features import ROUTERS
+from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors.sources import tokens
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import http, log
@@ -106,7 +107,10 @@ def build(settings: Settings, database: Database, background: Background, hub: H
 def _repositories(settings: Settings) -> Repositories:
     credentials = tokens(settings.origin_tokens)
     return Repositories(
-        settings.data_dir / "repositories", protocols=settings.origin_protocols, credentials=credentials
+        settings.data_dir / "repositories",
+        protocols=settings.origin_protocols,
+        credentials=credentials,
+        connections=Connections(settings.forges, settings.origin_tokens),
     )
 
 

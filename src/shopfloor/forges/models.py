@@ -44,6 +44,8 @@ class Change(Base):
     """Noted before a merge is pushed: after a crash it tells whether the push took effect."""
     merge_commit: Mapped[str | None] = mapped_column(sa.String(64))
     url: Mapped[str | None] = mapped_column(sa.Text)
+    number: Mapped[int | None]
+    """The forge's own number of it."""
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())
     merged_at: Mapped[datetime | None]

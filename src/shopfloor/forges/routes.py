@@ -69,6 +69,8 @@ class Change(Schema):
     checked_at: Timestamp | None
     merge_commit: str | None
     url: str | None
+    number: int | None
+    """Its number on its forge."""
     created_at: Timestamp
     merged_at: Timestamp | None
     closed_at: Timestamp | None
@@ -98,6 +100,8 @@ class MergeRequest(Schema):
     expected_head: str | None = Field(None, pattern=r"^[0-9a-f]{40,64}$")
     """Merge only if the change still is at this commit."""
     squash: bool = False
+    delete_branch: bool | None = None
+    """Remove the change's branch afterwards; by default as the forge's settings say, of plain git it stays."""
 
 
 def repositories(request: Request) -> Repositories:
@@ -187,7 +191,7 @@ async def get_change_diff(change_id: ChangeId, data: Data, house: House) -> Chan
 async def merge_change(change_id: ChangeId, data: Data, house: House, body: MergeRequest | None = None) -> Change:
     """Make the change part of its base branch; repeating it changes nothing."""
     wish = body or MergeRequest()
-    merged = await merging.merge(data, house, change_id, expected_head=wish.expected_head, squash=wish.squash)
+    merged = await merging.merge(data, house, change_id, **wish.model_dump())
     return _view(merged)
 
 
