@@ -13,7 +13,8 @@ from tests.forges.support import bare, repository
 from tests.forges.worlds import VARIABLES, World, hosted
 from tests.support import prism
 from tests.support.forgejo_server import FORGEJO, ForgejoServer
-from tests.support.github_server import GITHUB, GitHubServer
+from tests.support.github_server import GitHubServer
+from tests.support.hub_state import GITHUB
 
 NUMBERS = itertools.count(1)
 

@@ -10,7 +10,8 @@ from shopfloor.forges.service import Repositories
 from shopfloor.kit.config import ForgeSettings
 from tests.forges.conftest import PROTOCOLS
 from tests.forges.support import Sandbox, bare, repository
-from tests.support.github_server import GitHubServer, Repo, Token
+from tests.support.github_server import GitHubServer
+from tests.support.hub_state import Repo, Token
 
 TOKEN, READER = "ghp_test0000000000000001", "ghp_test0000000000000002"
 VARIABLES = {"FORGE_WRITER": TOKEN, "FORGE_READER": READER}

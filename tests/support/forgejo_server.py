@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tests.support.github_server import SPECS, WHEN, GitHubServer, Refusal, Repo, Token
+from tests.support.github_server import GitHubServer
+from tests.support.hub_state import SPECS, WHEN, Refusal, Repo, Token
 
 FORGEJO = SPECS / "forgejo-11-api-cut.json"
 PERSON = {"id": 1, "login": "somebody", "email": "somebody@example.org"}

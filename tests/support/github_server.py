@@ -1,62 +1,17 @@
 """A GitHub that runs: issues, comments, pull requests, merges and rights over HTTP, with real git behind it. Its answers are judged by GitHub's own document."""
 
-import base64
-import copy
 import hashlib
 import json
 import re
 import subprocess
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.git_http import SERVICES, GitServer, Said
+from tests.support.hub_state import GITHUB, WHEN, Refusal, Repo, Token, example
 from tests.support.platform import git
-
-SPECS = Path(__file__).parent.parent / "forges" / "specs"
-GITHUB = SPECS / "github-rest-api-cut.json"
-WHEN = "2026-11-21T12:00:00Z"
-
-
-@dataclass
-class Token:
-    """What somebody may do."""
-
-    login: str
-    rights: dict[str, str] = field(default_factory=dict)
-    """Repository -> read, write or admin."""
-    expired: bool = False
-    api_only: bool = False
-
-
-@dataclass
-class Repo:
-    """A repository's side that is not git."""
-
-    path: Path
-    archived: bool = False
-    private: bool = True
-    moved_to: str = ""
-    pulls: dict[int, dict[str, Any]] = field(default_factory=dict)
-    issues: dict[int, dict[str, Any]] = field(default_factory=dict)
-    comments: dict[int, dict[str, Any]] = field(default_factory=dict)
-    reviews: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    checks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    needs_review: bool = False
-    """A rule of the base branch: nobody merges without a review."""
-
-
-class Refusal(Exception):
-    """An error answer."""
-
-    def __init__(self, status: int, message: str, **more: Any) -> None:
-        super().__init__(message)
-        self.status, self.body = (
-            status,
-            {"message": message, "documentation_url": "https://docs.github.com/rest", **more},
-        )
 
 
 class GitHubServer(GitServer):
@@ -72,8 +27,8 @@ class GitHubServer(GitServer):
         self.writers: dict[str, str] = {"maintainer": "write"}
         """Login -> permission, for questions about people."""
         self.limited_until = 0.0
-        self.fail: list[int] = []
-        """Statuses to answer the next API calls with; 0 drops the connection after the call took effect."""
+        self.broken: dict[str, list[int]] = {}
+        """Method -> statuses to answer its next calls with; 0 drops the connection after the call took effect."""
         self.app_keys: dict[str, str] = {}
         """App id -> public key."""
         self.minted: list[dict[str, Any]] = []
@@ -109,10 +64,12 @@ class GitHubServer(GitServer):
         parts = urlsplit(target)
         if parts.path.endswith(SERVICES):
             return None
+        if parts.path.startswith("/website"):
+            return Said(200, {"Content-Type": "text/html"}, b"<html>")
         low = {name.lower(): value for name, value in headers.items()}
         said = self._said(method, parts.path.removeprefix(self.prefix), parts.query, low, body)
-        if self.fail and self.fail[0] == 0:
-            self.fail.pop(0)
+        if self.broken.get(method, [1])[:1] == [0]:
+            self.broken[method].pop(0)
             return Said(0)
         return said
 
@@ -121,8 +78,8 @@ class GitHubServer(GitServer):
             if self.limited_until > time.time():
                 limit = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(self.limited_until))}
                 return self._json(403, {"message": "API rate limit exceeded"}, limit)
-            if self.fail and self.fail[0]:
-                raise Refusal(self.fail.pop(0), "Server Error")
+            if (broken := self.broken.get(method)) and broken[0]:
+                raise Refusal(broken.pop(0), "Server Error")
             token = headers.get("authorization", "").partition(" ")[2]
             asked = {name: values[-1] for name, values in parse_qs(query).items()}
             status, answer = self.route(method, unquote(path), asked, json.loads(body or b"{}"), token)
@@ -139,9 +96,7 @@ class GitHubServer(GitServer):
 
     def like(self, method: str, path: str, status: str, **ours: Any) -> Any:
         """GitHub's own example of an answer, with our facts in it."""
-        content = self._spec["paths"][path][method]["responses"][status]["content"]["application/json"]
-        name = content["examples"]["default"]["$ref"].rsplit("/", 1)[1]
-        value = copy.deepcopy(self._spec["components"]["examples"][name]["value"])
+        value = example(self._spec, method, path, status)
         return value | ours if isinstance(value, dict) else [value[0] | ours]
 
     def route(self, method: str, path: str, query: dict[str, str], body: Any, token: str) -> tuple[int, Any]:
@@ -420,8 +375,3 @@ class GitHubServer(GitServer):
             raise Refusal(404, f"{login} is not a user")
         path = "/repos/{owner}/{repo}/collaborators/{username}/permission"
         return 200, self.like("get", path, "200", permission=self.writers[login], role_name=self.writers[login])
-
-
-def basic(token: str) -> str:
-    """What git shows of a token, as it might be found in a file."""
-    return base64.b64encode(f"x-access-token:{token}".encode()).decode()

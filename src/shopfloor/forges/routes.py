@@ -137,7 +137,7 @@ async def verify_repository(body: VerifyRepositoryRequest, house: House) -> Veri
         can_write=found.can_write,
         error_message=found.problem.message if found.problem else None,
         error_code=found.problem.code if found.problem else None,
-        hint=found.problem.hint if found.problem else None,
+        hint=found.problem.hint if found.problem else found.why_not or None,
     )
 
 
