@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 from shopfloor.forges.port import Connection
 from shopfloor.forges.rules import Address, Kind
 from shopfloor.kit import log
@@ -88,6 +90,7 @@ class AppTokens:
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         from githubkit import AppAuthStrategy, GitHub
+        from githubkit.cache import MemCacheStrategy
         from githubkit.exception import RequestError, RequestFailed
 
         try:
@@ -95,7 +98,9 @@ class AppTokens:
         except OSError as error:
             raise AppKeyUnreadable(f"{self.settings.app_key_file}: {error.strerror}") from error
         strategy = AppAuthStrategy(self.settings.app_id, key)
+        # A cache of its own: githubkit's common one would answer with another host's App, or with a key that was replaced.
         options: dict[str, Any] = {"auto_retry": False, "follow_redirects": False, "http_cache": False, "timeout": 30}
+        options["cache_strategy"] = MemCacheStrategy()
         try:
             async with GitHub(strategy, base_url=self.api_url, user_agent="shopfloor", **options) as github:
                 return (await github.arequest(method, self.api_url.rstrip("/") + path, json=body)).json()
@@ -105,7 +110,7 @@ class AppTokens:
                 raise AppNotInstalled(f"the App {self.settings.app_id} sees nothing at {path}") from error
             raise AppKeyUnreadable(f"the App {self.settings.app_id} was refused with {status}") from error
         except RequestError as error:
-            if isinstance(error.exc, ValueError):
+            if not isinstance(error.exc, httpx.HTTPError):
                 raise AppKeyUnreadable(f"{self.settings.app_key_file} holds no private key") from error
             raise Unavailable(f"{self.api_url} does not answer: {type(error.exc).__name__}") from error
 
