@@ -22,6 +22,7 @@ from shopfloor.features import ROUTERS
 from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors.sources import tokens
 from shopfloor.forges.service import Repositories
+from shopfloor.forges.steps import hear
 from shopfloor.kit import http, log
 from shopfloor.kit.background import Background
 from shopfloor.kit.blobs import BlobStore
@@ -57,7 +58,10 @@ async def assemble(settings: Settings) -> AsyncIterator[FastAPI]:
         await hub.start()
         await ingest.start()
         try:
-            yield build(settings, database, background, hub, ingest)
+            app = build(settings, database, background, hub, ingest)
+            if settings.forges:
+                _hear(app, background)
+            yield app
         finally:
             await background.close()
             await ingest.close()
@@ -102,6 +106,13 @@ def build(settings: Settings, database: Database, background: Background, hub: H
     app.add_middleware(SandboxDoor)
     app.add_middleware(http.RequestId)
     return app
+
+
+def _hear(app: FastAPI, background: Background) -> None:
+    """React to what forges tell; only where one is connected."""
+    state, awake = app.state, asyncio.Event()
+    state.forge_inbox = awake
+    background.keep("forge_inbox", lambda: hear.listen(state.database, state.repositories, awake=awake))
 
 
 def _repositories(settings: Settings) -> Repositories:

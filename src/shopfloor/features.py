@@ -15,5 +15,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     messages.router,
     sandboxes.router,
     forges.router,
+    forges.hooks,
     agents.router,
 )

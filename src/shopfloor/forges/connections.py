@@ -132,6 +132,16 @@ class Connections:
         found = self.forges.get(_netloc(address))
         return found[1] if found and address.kind != Kind.FILE else None
 
+    def origin(self, host: str) -> str:
+        """`https://host` as the operator wrote it."""
+        return self.forges[host][0]
+
+    def webhook_secrets(self, kind: str) -> dict[str, str]:
+        """Host -> the secret of its webhooks, where one is set."""
+        named = {host: s.webhook_secret_env for host, (_, s) in self.forges.items() if s.kind == kind}
+        found = {host: os.environ.get(variable, "") for host, variable in named.items() if variable}
+        return {host: secret for host, secret in found.items() if secret}
+
     def kind(self, address: Address) -> str:
         """The adapter of a repository: plain git, unless its host is connected."""
         found = self.settings(address)

@@ -288,5 +288,8 @@ class Forge(Protocol):
     async def checks(self, url: str, commit: str) -> Sequence[Check]:
         """What programs think of a commit."""
 
+    async def login(self, url: str) -> str:
+        """Who we are there; empty where nobody has a name."""
+
     async def may_write(self, url: str, login: str) -> bool:
         """Whether a person may write to the repository: only they may set us to work. False in doubt."""

@@ -1,6 +1,6 @@
 """The HTTP door of repositories and changes (AWA-01, AWM-11…13)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
@@ -10,12 +10,15 @@ from shopfloor.forges import queries
 from shopfloor.forges.models import Change as ChangeRow
 from shopfloor.forges.rules import ChangeState, repository_url
 from shopfloor.forges.service import Repositories
+from shopfloor.forges.steps import hear as hearing
 from shopfloor.forges.steps import merge as merging
 from shopfloor.forges.steps import verify as verifying
 from shopfloor.kit.db import Database
 from shopfloor.kit.http import Schema, Timestamp
 
 router = APIRouter(prefix="/api/v1", tags=["repositories and changes"], dependencies=[Depends(person)])
+hooks = APIRouter(prefix="/api/v1", tags=["repositories and changes"])
+"""Who delivers here shows a signature instead of a key."""
 ID = r"^[A-Za-z0-9._-]+$"
 """Our ids; PostgreSQL would choke on other text (NUL)."""
 ChangeId = Annotated[str, Path(max_length=40, pattern=ID)]
@@ -74,6 +77,13 @@ class Change(Schema):
     created_at: Timestamp
     merged_at: Timestamp | None
     closed_at: Timestamp | None
+
+
+class DeliveryReceipt(Schema):
+    """A forge's delivery is stored; what it leads to happens later."""
+
+    accepted: bool
+    """False when it was known already."""
 
 
 class ChangeList(Schema):
@@ -199,6 +209,17 @@ async def merge_change(change_id: ChangeId, data: Data, house: House, body: Merg
 async def close_change(change_id: ChangeId, data: Data, house: House) -> Change:
     """Withdraw the change; its branch stays."""
     return _view(await merging.close(data, house, change_id))
+
+
+@hooks.post("/webhooks/{kind}", status_code=202)
+async def receive_webhook(
+    kind: Literal["github", "forgejo"], request: Request, data: Data, house: House
+) -> DeliveryReceipt:
+    """Take what a forge tells: signed, stored once, answered at once."""
+    new = await hearing.receive(data, house, kind, request.headers, await request.body())
+    if awake := getattr(request.app.state, "forge_inbox", None):
+        awake.set()
+    return DeliveryReceipt(accepted=new)
 
 
 def _view(row: ChangeRow) -> Change:

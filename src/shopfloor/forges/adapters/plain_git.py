@@ -151,6 +151,11 @@ class PlainGit:
         del url, commit
         return ()
 
+    async def login(self, url: str) -> str:
+        """Nobody has a name."""
+        del url
+        return ""
+
     async def may_write(self, url: str, login: str) -> bool:
         """Git alone knows nobody by name."""
         del url, login

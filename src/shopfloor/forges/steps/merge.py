@@ -104,6 +104,19 @@ async def refreshed(database: Database, repositories: Repositories, change_id: s
         return await service.note_if_same(session, change, verdict)
 
 
+async def noticed(database: Database, repositories: Repositories, change_id: str) -> Change:
+    """Ask the forge how an open change ended, and write it down; for who was told that it did."""
+    change = await _read(database, change_id)
+    if change.state != ChangeState.OPEN:
+        return change
+    forge, draft = repositories.adapter(change.repository_url), service.draft_of(change)
+    if commit := await forge.landed(draft, change.planned_commit):
+        return await _finish(database, repositories, change, Ended(ChangeState.MERGED, commit))
+    if await forge.withdrawn(draft):
+        return await _finish(database, repositories, change, Ended(ChangeState.CLOSED))
+    return change
+
+
 async def _read(database: Database, change_id: str) -> Change:
     async with database.reading() as session:
         return await queries.get(session, change_id)

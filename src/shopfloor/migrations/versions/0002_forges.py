@@ -1,7 +1,9 @@
-"""The forge's own number of a change."""
+"""The forge's own number of a change; what forges tell."""
 
 import sqlalchemy as sa
 from alembic import op
+
+from shopfloor.kit.db import Instant, db_time
 
 revision = "0002"
 down_revision = "0001"
@@ -11,7 +13,32 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("changes", sa.Column("number", sa.Integer(), nullable=True))
+    op.create_table(
+        "forge_deliveries",
+        sa.Column("delivery_id", sa.String(length=250), nullable=False),
+        sa.Column("repository_url", sa.Text(), nullable=False),
+        sa.Column("event", sa.String(length=80), nullable=False),
+        sa.Column("signal_key", sa.String(length=250), nullable=True),
+        sa.Column("number", sa.BigInteger(), nullable=True),
+        sa.Column("signal", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("received_at", Instant(), server_default=db_time(), nullable=False),
+        sa.Column("handled_at", Instant(), nullable=True),
+        sa.PrimaryKeyConstraint("delivery_id", name=op.f("pk_forge_deliveries")),
+        sa.UniqueConstraint("repository_url", "signal_key", name=op.f("uq_forge_deliveries_repository_url")),
+    )
+    waiting = sa.text("state = 'waiting'")
+    op.create_index(
+        "ix_forge_deliveries_waiting",
+        "forge_deliveries",
+        ["received_at"],
+        sqlite_where=waiting,
+        postgresql_where=waiting,
+    )
+    op.create_index("ix_forge_deliveries_subject", "forge_deliveries", ["repository_url", "number", "received_at"])
 
 
 def downgrade() -> None:
+    op.drop_table("forge_deliveries")
     op.drop_column("changes", "number")
