@@ -22,7 +22,7 @@ from shopfloor.features import ROUTERS
 from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors.sources import tokens
 from shopfloor.forges.service import Repositories
-from shopfloor.forges.steps import hear
+from shopfloor.forges.steps import hear, poll
 from shopfloor.kit import http, log
 from shopfloor.kit.background import Background
 from shopfloor.kit.blobs import BlobStore
@@ -113,6 +113,7 @@ def _hear(app: FastAPI, background: Background) -> None:
     state, awake = app.state, asyncio.Event()
     state.forge_inbox = awake
     background.keep("forge_inbox", lambda: hear.listen(state.database, state.repositories, awake=awake))
+    background.keep("forge_poll", lambda: poll.keep_polling(state.database, state.repositories, awake=awake))
 
 
 def _repositories(settings: Settings) -> Repositories:

@@ -183,6 +183,8 @@ class GitHubServer(GitServer):
             f"PUT /pulls/{number}/merge": self.merge_pull,
             f"GET /pulls/{number}/reviews": self.list_reviews,
             "GET /issues": self.list_issues,
+            "GET /issues/comments": self.all_comments,
+            f"GET /issues/{number}/(?:events|timeline)": self.history,
             f"GET /issues/{number}": self.get_issue,
             f"GET /issues/{number}/comments": self.list_comments,
             f"POST /issues/{number}/comments": self.make_comment,
@@ -322,6 +324,7 @@ class GitHubServer(GitServer):
             "body": "It is broken.",
             "state": "open",
             "updated_at": WHEN,
+            "labels": [],
         } | facts
         repo.issues[number] = self.like("get", "/repos/{owner}/{repo}/issues/{issue_number}", "200") | issue
         repo.issues[number].pop("pull_request", None)
@@ -344,13 +347,20 @@ class GitHubServer(GitServer):
     def list_comments(self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str) -> tuple[int, Any]:
         return 200, [one for one in repo.comments.values() if one["issue"] == int(number)]
 
+    def all_comments(self, name: str, repo: Repo, who: Token, body: Any, query: Any) -> tuple[int, Any]:
+        return 200, list(repo.comments.values())
+
+    def history(self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str) -> tuple[int, Any]:
+        return 200, repo.history.get(int(number), [])
+
     def make_comment(self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str) -> tuple[int, Any]:
         return 201, self.say(repo, int(number), who.login, body["body"])
 
     def say(self, repo: Repo, number: int, login: str, text: str) -> dict[str, Any]:
         """Somebody comments."""
         made: dict[str, Any] = self.like("post", "/repos/{owner}/{repo}/issues/{issue_number}/comments", "201")
-        made |= {"id": self.number(), "body": text, "issue": number}
+        where = f"http://{self.host}/issues/{number}"
+        made |= {"id": self.number(), "body": text, "issue": number, "issue_url": where}
         made["user"]["login"] = login
         repo.comments[made["id"]] = made
         return made

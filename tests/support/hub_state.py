@@ -34,6 +34,7 @@ class Repo:
     comments: dict[int, dict[str, Any]] = field(default_factory=dict)
     reviews: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     checks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    history: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     needs_review: bool = False
     """A rule of the base branch: nobody merges without a review."""
 

@@ -136,6 +136,12 @@ class Connections:
         """`https://host` as the operator wrote it."""
         return self.forges[host][0]
 
+    def polled(self) -> list[str]:
+        """Addresses of the repositories that are to be polled."""
+        return [
+            f"{origin}/{name}" for origin, one in self.forges.values() if one.poll_seconds for name in one.repositories
+        ]
+
     def webhook_secrets(self, kind: str) -> dict[str, str]:
         """Host -> the secret of its webhooks, where one is set."""
         named = {host: s.webhook_secret_env for host, (_, s) in self.forges.items() if s.kind == kind}

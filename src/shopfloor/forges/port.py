@@ -282,6 +282,15 @@ class Forge(Protocol):
     async def comment(self, url: str, number: int, text: str, *, marker: str) -> Comment:
         """Say something once: a comment of ours that holds the hidden `marker` is edited in place instead of doubled."""
 
+    async def comments_since(self, url: str, since: datetime) -> Sequence[Comment]:
+        """What was said anywhere in the repository since then."""
+
+    async def labeled(self, url: str, number: int, label: str) -> tuple[str, str]:
+        """Who put a label on an issue last, and when; empty when it cannot be told."""
+
+    async def ended(self, url: str, number: int) -> tuple[str, str] | None:
+        """`merged` or `closed` and when, once a change is not open any more."""
+
     async def reviews(self, url: str, number: int) -> Sequence[Review]:
         """What reviewers said about a change, oldest first."""
 

@@ -56,3 +56,8 @@ async def listing(
     total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
     page = query.order_by(Change.created_at.desc(), Change.change_id).limit(limit).offset(offset)
     return (await session.scalars(page)).all(), total or 0
+
+
+async def with_open_changes(session: Session) -> Sequence[str]:
+    """The repositories that have open changes."""
+    return (await session.scalars(sa.select(Change.repository_url).where(Change.state == "open").distinct())).all()

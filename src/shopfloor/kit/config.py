@@ -68,6 +68,10 @@ class ForgeSettings(BaseModel):
     """Remove a change's branch once it is merged."""
     webhook_secret_env: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
     """The variable that holds the secret of the webhook; without one, deliveries are refused."""
+    poll_seconds: float = Field(0, ge=0)
+    """How often the forge is asked what happened, where its webhooks cannot reach this server; 0: never."""
+    repositories: list[str] = Field(default_factory=list)
+    """`owner/name` of repositories that are polled even while they have no open change."""
     trigger_label: str = "shopfloor"
     """The label that asks for work on an issue."""
     mention: str = "/shopfloor"

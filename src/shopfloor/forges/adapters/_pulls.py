@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from shopfloor.forges.adapters._shapes import (
     CommentShape,
+    Happening,
     IssueShape,
     Person,
     Pull,
@@ -258,12 +259,18 @@ class PullRequests:
 
     async def issues(self, url: str, *, since: datetime | None = None, label: str | None = None) -> Sequence[Issue]:
         """Open issues; what is a change is left out."""
-        after = since.isoformat().replace("+00:00", "Z") if since else None
-        wanted: dict[str, Any] = {"state": "open", "since": after, "labels": label, **self.issue_order}
+        wanted: dict[str, Any] = {
+            "state": "open",
+            "since": moment(since) if since else None,
+            "labels": label,
+            **self.issue_order,
+        }
         found = await self.listed(url, "/issues", IssueShape, **wanted)
         return sorted((one.plain() for one in found if one.pull_request is None), key=lambda one: str(one.updated_at))
 
     issue_order: ClassVar[Mapping[str, str]] = {}
+    history = "events"
+    """Where an issue's history is told."""
 
     async def comments(self, url: str, number: int) -> Sequence[Comment]:
         """What was said."""
@@ -287,6 +294,24 @@ class PullRequests:
             return mine
         answer = await self.ask(url, "PATCH", f"/issues/comments/{mine.comment_id}", {"body": body})
         return read(CommentShape, checked(answer, f"our comment on {number}"), "the comment").plain(number)
+
+    async def comments_since(self, url: str, since: datetime) -> Sequence[Comment]:
+        """What was said in issues and changes alike."""
+        found = await self.listed(url, "/issues/comments", CommentShape, since=moment(since))
+        return [one.plain() for one in found]
+
+    async def labeled(self, url: str, number: int, label: str) -> tuple[str, str]:
+        """Read the issue's history."""
+        happened = await self.listed(url, f"/issues/{number}/{self.history}", Happening)
+        mine = [one for one in happened if one.labels(label)]
+        return (mine[-1].by, mine[-1].created_at or "") if mine else ("", "")
+
+    async def ended(self, url: str, number: int) -> tuple[str, str] | None:
+        """As the change itself says."""
+        pull = read(Pull, await self.get(url, f"/pulls/{number}"), f"change {number}")
+        if pull.state == "open":
+            return None
+        return ("merged" if pull.is_merged else "closed"), (pull.closed_at or "")
 
     async def _said(self, url: str, number: int, marker: str) -> Comment | None:
         me = await self.login(url)
@@ -343,6 +368,11 @@ class PullRequests:
 
 
 EVIDENCE, EVIDENCE_END = "<!-- shopfloor:evidence -->", "<!-- /shopfloor:evidence -->"
+
+
+def moment(at: datetime) -> str:
+    """As forges write it."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def full_name(url: str) -> str:

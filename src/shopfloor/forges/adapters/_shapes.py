@@ -55,6 +55,7 @@ class Pull(Shape):
     draft: bool = False
     merged: bool | None = None
     merged_at: datetime | None = None
+    closed_at: str | None = None
     merge_commit_sha: str | None = None
     mergeable: bool | None = None
     html_url: str = ""
@@ -109,9 +110,13 @@ class CommentShape(Shape):
     html_url: str = ""
     user: Person | None = None
     created_at: datetime | None = None
+    issue_url: str = ""
+    pull_request_url: str = ""
 
     def plain(self, number: int | None = None) -> Comment:
         """As the rest of the house sees it."""
+        last = (self.issue_url or self.pull_request_url).rpartition("/")[2]
+        number = number if number is not None else int(last) if last.isdigit() else None
         return Comment(
             comment_id=self.id,
             author=self.user.login if self.user else "",
@@ -120,6 +125,28 @@ class CommentShape(Shape):
             issue_number=number,
             created_at=self.created_at,
         )
+
+
+class Happening(Shape):
+    """One line of an issue's history, as GitHub (`event`) or Forgejo (`type`) tells it."""
+
+    event: str = ""
+    type: str = ""
+    body: str | None = None
+    label: Label | None = None
+    actor: Person | None = None
+    user: Person | None = None
+    created_at: str | None = None
+
+    @property
+    def by(self) -> str:
+        """Who did it."""
+        return (self.actor or self.user or Person()).login
+
+    def labels(self, name: str) -> bool:
+        """Whether this put the label on; Forgejo says `1` for on."""
+        put = self.event == "labeled" or (self.type == "label" and self.body == "1")
+        return put and self.label is not None and self.label.name == name
 
 
 VERDICTS = {"APPROVED": "approved", "CHANGES_REQUESTED": "changes_requested", "REQUEST_CHANGES": "changes_requested"}

@@ -68,6 +68,7 @@ class Forgejo(PullRequests):
 
     name = "forgejo"
     size = "limit"
+    history = "timeline"
     issue_order: ClassVar[Mapping[str, str]] = {"type": "issues"}
 
     def offer(self, draft: Draft) -> dict[str, Any]:

@@ -141,6 +141,21 @@ class PlainGit:
         del text, marker
         raise NotOffered(f"{url} is reached by git alone: nobody can comment on #{number}")
 
+    async def comments_since(self, url: str, since: datetime) -> Sequence[Comment]:
+        """There are none."""
+        del url, since
+        return ()
+
+    async def labeled(self, url: str, number: int, label: str) -> tuple[str, str]:
+        """Nobody did."""
+        del url, number, label
+        return "", ""
+
+    async def ended(self, url: str, number: int) -> tuple[str, str] | None:
+        """Our table says it."""
+        del url, number
+        return None
+
     async def reviews(self, url: str, number: int) -> Sequence[Review]:
         """Reviews of plain git are rows of ours."""
         del url, number
