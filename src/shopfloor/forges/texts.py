@@ -38,7 +38,7 @@ def markers(text: str) -> dict[str, str]:
 def tame(text: str) -> str:
     """Somebody's words so that they cannot speak as ours: no markers, no mention that wakes people, no closing words."""
     shown = OURS.sub("<!-- (removed) ", text)
-    shown = re.sub(r"(?<![\w`/])@(?=[A-Za-z0-9])", "@\u200b", shown)
+    shown = re.sub(r"(?<![A-Za-z0-9_`/])@(?=[A-Za-z0-9])", "@\u200b", shown)
     return re.sub(
         r"(?i)\b(close[sd]?|fix(?:e[sd])?|resolve[sd]?)(:?\s+)(?=(?:[\w.-]+/[\w.-]+)?#\d|https?://)",
         "\\1\\2\u200b",
