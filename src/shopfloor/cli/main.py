@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import attach, changes, doctor, orders, serve
+from shopfloor.cli import attach, changes, doctor, forges, orders, serve
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -32,6 +32,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": orders.retry,
     "explain": orders.explain,
     "doctor": doctor.doctor,
+    "verify": forges.verify,
+    "issues": forges.issues,
     "demo": demo.demo,
     "serve": serve.serve,
     "engine": serve.engine,

@@ -91,6 +91,15 @@ class ChangeRecorded(WorkOrderEvent, frozen=True, kw_only=True):
     url: str | None = None
 
 
+class ChangeReviewed(WorkOrderEvent, frozen=True, kw_only=True):
+    """Somebody reviewed a change here."""
+
+    type: ClassVar[str] = "change.reviewed"
+    change_id: str
+    verdict: str
+    head_sha: str
+
+
 class ChangeMerged(WorkOrderEvent, frozen=True, kw_only=True):
     """A change became part of its base branch."""
 

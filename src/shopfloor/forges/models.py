@@ -54,6 +54,20 @@ class Change(Base):
     closed_at: Mapped[datetime | None]
 
 
+class ChangeReview(Base):
+    """What somebody said about a change that has no pages elsewhere."""
+
+    __tablename__ = "change_reviews"
+
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    change_id: Mapped[str] = mapped_column(sa.ForeignKey("changes.change_id"), index=True)
+    head_commit: Mapped[str] = mapped_column(sa.String(64))
+    author: Mapped[str] = mapped_column(sa.String(100))
+    verdict: Mapped[str] = mapped_column(sa.String(20))
+    body: Mapped[str] = mapped_column(sa.Text)
+    created_at: Mapped[datetime] = mapped_column(server_default=db_time())
+
+
 class Delivery(Base):
     """Something a forge told us, or a poll found: kept once, handled once."""
 

@@ -35,6 +35,12 @@ class HeadMoved(Conflict):
     hint = "Look at the change again and merge what it is now."
 
 
+class ChangeEnded(Conflict):
+    """The change was merged, closed or delivered anew in the meantime."""
+
+    hint = "Nothing was pushed. Look at the change again and decide anew."
+
+
 class BaseGone(Conflict):
     """The branch that the change is meant for does not exist any more."""
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded
+from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded, ChangeReviewed
 from shopfloor.forges import queries, rules, texts, turns
 from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors import bundles, golden, mirror, places, pushing, reading
@@ -22,8 +22,8 @@ from shopfloor.forges.mirrors.places import LOCK_SECONDS, Place
 from shopfloor.forges.mirrors.pushing import Pushed
 from shopfloor.forges.mirrors.reading import Diff, GitProgress
 from shopfloor.forges.mirrors.sources import Credentials, Source, source
-from shopfloor.forges.models import Change
-from shopfloor.forges.port import UNKNOWN, Comparison, Draft, Forge, Mergeable, Published, Refs, Verdict
+from shopfloor.forges.models import Change, ChangeReview
+from shopfloor.forges.port import UNKNOWN, ChangeEnded, Comparison, Draft, Forge, Mergeable, Published, Refs, Verdict
 from shopfloor.forges.rules import CHANGE, ChangeState, Finding
 from shopfloor.kit import ids, log, plugins
 from shopfloor.kit.db import Database, Session, db_time
@@ -35,12 +35,6 @@ PROTOCOLS = frozenset({"https", "file"})
 REMEMBERED = 2048
 Evidence = Sequence[tuple[str, str]]
 """What was found out about the work, as rows of a table."""
-
-
-class ChangeEnded(Conflict):
-    """The change was merged, closed or delivered anew in the meantime."""
-
-    hint = "Nothing was pushed. Look at the change again and decide anew."
 
 
 class PolicyRefused(Conflict):
@@ -390,3 +384,17 @@ async def end(session: Session, change_id: str, to: ChangeState, merge_commit: s
     await session.flush()
     await session.refresh(change)
     return change
+
+
+async def record_review(session: Session, change: Change, *, verdict: str, body: str, author: str) -> ChangeReview:
+    """Write down what somebody said about the change as it is now."""
+    row = ChangeReview(
+        change_id=change.change_id, head_commit=change.head_commit, author=author, verdict=verdict, body=body
+    )
+    session.add(row)
+    await session.flush()
+    fact = ChangeReviewed(
+        work_order_id=change.work_order_id, change_id=change.change_id, verdict=verdict, head_sha=row.head_commit
+    )
+    await events.append(session, fact)
+    return row

@@ -11,7 +11,7 @@ from shopfloor.forges.rules import CHANGE, ChangeState
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import log
 from shopfloor.kit.db import Database
-from shopfloor.kit.errors import NotFound, Problem
+from shopfloor.kit.errors import Conflict, NotFound, Problem
 
 logger = log.get(__name__)
 
@@ -23,6 +23,18 @@ LOOK_SECONDS = 4.0
 """Seconds that a look waits for the origin; after that it answers what was found out before."""
 FRESH_SECONDS = 2.0
 """A verdict of the last seconds is answered as it is."""
+
+
+class ChangesRequested(Conflict):
+    """A reviewer asked for changes to this commit."""
+
+    hint = "Deliver a new commit, or let the reviewer approve this one."
+
+
+class StillOpen(Conflict):
+    """The change is open: its branch is needed."""
+
+    hint = "Merge or close the change first."
 
 
 async def merge(
@@ -48,6 +60,9 @@ async def merge(
             await _tidy(repositories, change, delete_branch)
             return change
         CHANGE.step(ChangeState(change.state), ChangeState.MERGED)
+        async with database.reading() as session:
+            if by := await queries.refused_by(session, change):
+                raise ChangesRequested(f"{by} asked for changes to {draft.head_commit[:12]}")
 
         async def plan(commit: str) -> None:
             await still()
@@ -71,6 +86,18 @@ async def _tidy(repositories: Repositories, change: Change, wish: bool | None) -
             await repositories.delete_branch(draft.repository_url, draft.head_branch, draft.head_commit)
     except Problem as error:
         logger.warning("change_branch_kept", change_id=change.change_id, reason=f"{error.message} {error.hint}")
+
+
+async def delete_branch(database: Database, repositories: Repositories, change_id: str) -> Change:
+    """Remove the branch of a change that has ended. Raises StillOpen, BranchMoved; a branch that is gone is fine."""
+    change = await _read(database, change_id)
+    if change.state == ChangeState.OPEN:
+        raise StillOpen
+    draft = service.draft_of(change)
+    if await repositories.adapter(draft.repository_url).base_of_others(draft):
+        raise StillOpen("another open change stands on this branch", hint="Merge or close that one first.")
+    await repositories.delete_branch(draft.repository_url, draft.head_branch, draft.head_commit)
+    return change
 
 
 async def close(database: Database, repositories: Repositories, change_id: str) -> Change:

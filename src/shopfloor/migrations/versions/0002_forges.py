@@ -14,6 +14,19 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("changes", sa.Column("number", sa.Integer(), nullable=True))
     op.create_table(
+        "change_reviews",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("change_id", sa.String(length=40), nullable=False),
+        sa.Column("head_commit", sa.String(length=64), nullable=False),
+        sa.Column("author", sa.String(length=100), nullable=False),
+        sa.Column("verdict", sa.String(length=20), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
+        sa.ForeignKeyConstraint(["change_id"], ["changes.change_id"], name=op.f("fk_change_reviews_change_id_changes")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_change_reviews")),
+    )
+    op.create_index(op.f("ix_change_reviews_change_id"), "change_reviews", ["change_id"])
+    op.create_table(
         "forge_deliveries",
         sa.Column("delivery_id", sa.String(length=250), nullable=False),
         sa.Column("repository_url", sa.Text(), nullable=False),
@@ -41,4 +54,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("forge_deliveries")
+    op.drop_table("change_reviews")
     op.drop_column("changes", "number")
