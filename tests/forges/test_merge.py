@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
-from shopfloor.forges import queries, service, turns
+from shopfloor.forges import queries, turns
 from shopfloor.forges.models import Change
 from shopfloor.forges.port import ChangeEnded
 from shopfloor.forges.service import Repositories
