@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import Event, ForgeDeliveryReceived
+from shopfloor.events.catalog import ForgeDeliveryReceived, ForgeEvent
 from shopfloor.forges.models import Change, Delivery
 from shopfloor.forges.signals import PER_HOUR, Signal
 from shopfloor.kit.db import Session, db_time
@@ -41,9 +41,10 @@ async def waiting(session: Session, *, limit: int = 50) -> Sequence[Delivery]:
     return (await session.scalars(query)).all()
 
 
-async def settle(session: Session, delivery_id: str, *, note: str = "", fact: Event | None = None) -> bool:
+async def settle(session: Session, delivery_id: str, *, note: str = "", fact: ForgeEvent | None = None) -> bool:
     """Write down what became of a delivery, with the fact it led to; False when somebody else did it."""
     done = {"state": "handled" if fact else "ignored", "note": note[:1000], "handled_at": cast("Any", db_time())}
+    done |= {"work_order_id": fact.work_order_id} if fact else {}
     mine = sa.and_(Delivery.delivery_id == delivery_id, Delivery.state == "waiting")
     settled = await session.execute(sa.update(Delivery).where(mine).values(done).returning(Delivery.delivery_id))
     if settled.first() is None:
@@ -72,3 +73,25 @@ async def forget(session: Session, *, days: float = 30) -> int:
     """Remove what was handled long ago; forges offer a redelivery for a few days only."""
     old = sa.delete(Delivery).where(Delivery.state != "waiting", Delivery.received_at < db_time(-86400 * days))
     return len((await session.execute(old.returning(Delivery.delivery_id))).all())
+
+
+async def unanswered(session: Session, *, limit: int = 50) -> Sequence[Delivery]:
+    """Facts that nobody has reacted to, oldest first."""
+    open_ones = (Delivery.state == "handled", Delivery.reaction == "")
+    return (
+        await session.scalars(sa.select(Delivery).where(*open_ones).order_by(Delivery.handled_at).limit(limit))
+    ).all()
+
+
+async def answer(session: Session, delivery_id: str, reaction: str, *, work_order_id: str | None = None) -> bool:
+    """Note what is done about a fact, in the transaction that does it; False when somebody else did."""
+    done: dict[str, Any] = {"reaction": reaction[:40]} | ({"work_order_id": work_order_id} if work_order_id else {})
+    mine = sa.and_(Delivery.delivery_id == delivery_id, Delivery.reaction == "")
+    noted = await session.execute(sa.update(Delivery).where(mine).values(done).returning(Delivery.delivery_id))
+    return noted.first() is not None
+
+
+async def answered(session: Session, work_order_id: str, reaction: str) -> int:
+    """How often a reaction was made for an order."""
+    same = (Delivery.work_order_id == work_order_id, Delivery.reaction == reaction)
+    return await session.scalar(sa.select(sa.func.count()).select_from(Delivery).where(*same)) or 0

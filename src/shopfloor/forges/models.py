@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from shopfloor.kit.db import Base, db_time
 
 _OPEN = sa.text("state = 'open'")
+_UNANSWERED = sa.text("state = 'handled' AND reaction = ''")
 _WAITING = sa.text("state = 'waiting'")
 
 
@@ -75,6 +76,9 @@ class Delivery(Base):
     __table_args__ = (
         sa.UniqueConstraint("repository_url", "signal_key"),
         sa.Index("ix_forge_deliveries_waiting", "received_at", sqlite_where=_WAITING, postgresql_where=_WAITING),
+        sa.Index(
+            "ix_forge_deliveries_unanswered", "handled_at", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED
+        ),
         sa.Index("ix_forge_deliveries_subject", "repository_url", "number", "received_at"),
     )
 
@@ -90,3 +94,7 @@ class Delivery(Base):
     note: Mapped[str] = mapped_column(sa.Text, default="")
     received_at: Mapped[datetime] = mapped_column(server_default=db_time())
     handled_at: Mapped[datetime | None]
+    work_order_id: Mapped[str | None] = mapped_column(sa.String(40))
+    """Whose change it is about, or whose work it began."""
+    reaction: Mapped[str] = mapped_column(sa.String(40), default="")
+    """What was done about it; empty while nothing was."""

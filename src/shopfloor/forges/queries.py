@@ -76,3 +76,11 @@ async def refused_by(session: Session, change: Change) -> str | None:
         if row.head_commit == change.head_commit and row.verdict != "commented":
             newest[row.author] = row.verdict
     return next((author or "a reviewer" for author, verdict in newest.items() if verdict == "changes_requested"), None)
+
+
+async def still_open(session: Session, order_ids: Sequence[str]) -> set[str]:
+    """Those of some orders whose change is open on a forge with pages: a review may ask them to go on."""
+    query = sa.select(Change.work_order_id).where(
+        Change.work_order_id.in_(order_ids), Change.state == "open", Change.number.is_not(None)
+    )
+    return set((await session.scalars(query)).all())

@@ -74,6 +74,9 @@ class ForgeSettings(BaseModel):
     """`owner/name` of repositories that are polled even while they have no open change."""
     trigger_label: str = "shopfloor"
     """The label that asks for work on an issue."""
+    agent: str = ""
+    workflow_type: str = "agent_workflow_plan_build_test"
+    """What works on an issue that asks for it; no agent: `default_agent`."""
     mention: str = "/shopfloor"
     """How a comment on an issue or change addresses us."""
 

@@ -38,8 +38,18 @@ def upgrade() -> None:
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("received_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("handled_at", Instant(), nullable=True),
+        sa.Column("work_order_id", sa.String(length=40), nullable=True),
+        sa.Column("reaction", sa.String(length=40), nullable=False),
         sa.PrimaryKeyConstraint("delivery_id", name=op.f("pk_forge_deliveries")),
         sa.UniqueConstraint("repository_url", "signal_key", name=op.f("uq_forge_deliveries_repository_url")),
+    )
+    unanswered = sa.text("state = 'handled' AND reaction = ''")
+    op.create_index(
+        "ix_forge_deliveries_unanswered",
+        "forge_deliveries",
+        ["handled_at"],
+        sqlite_where=unanswered,
+        postgresql_where=unanswered,
     )
     waiting = sa.text("state = 'waiting'")
     op.create_index(
