@@ -19,8 +19,10 @@ from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Ingest
 from shopfloor.events.store import store_for
 from shopfloor.features import ROUTERS
+from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors.sources import tokens
 from shopfloor.forges.service import Repositories
+from shopfloor.forges.steps import hear, poll
 from shopfloor.gateway.steps import Gateway
 from shopfloor.kit import http, log
 from shopfloor.kit.background import Background
@@ -60,7 +62,10 @@ async def assemble(settings: Settings) -> AsyncIterator[FastAPI]:
             settings=settings, database=database, background=background, host_id=host_id(settings.data_dir)
         )
         try:
-            yield build(settings, gateway, hub, ingest)
+            app = build(settings, gateway, hub, ingest)
+            if settings.forges:
+                _hear(app, background)
+            yield app
         finally:
             await gateway.http.aclose()
             await background.close()
@@ -109,10 +114,21 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
     return app
 
 
+def _hear(app: FastAPI, background: Background) -> None:
+    """React to what forges tell; only where one is connected."""
+    state, awake = app.state, asyncio.Event()
+    state.forge_inbox = awake
+    background.keep("forge_inbox", lambda: hear.listen(state.database, state.repositories, awake=awake))
+    background.keep("forge_poll", lambda: poll.keep_polling(state.database, state.repositories, awake=awake))
+
+
 def _repositories(settings: Settings) -> Repositories:
     credentials = tokens(settings.origin_tokens)
     return Repositories(
-        settings.data_dir / "repositories", protocols=settings.origin_protocols, credentials=credentials
+        settings.data_dir / "repositories",
+        protocols=settings.origin_protocols,
+        credentials=credentials,
+        connections=Connections(settings.forges, settings.origin_tokens),
     )
 
 

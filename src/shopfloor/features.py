@@ -17,6 +17,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     messages.router,
     sandboxes.router,
     forges.router,
+    forges.hooks,
     agents.router,
     projects.router,
     gateway.router,

@@ -9,8 +9,8 @@ def test_a_project_is_made_changed_shown_and_forgotten(shop: Shop, place: Path) 
     folder = repository(place)
     made = shop.json("projects", "create", "greeter", str(folder), "--allow", "pypi.org:443", "--budget", "5")
     assert (made["name"], made["allow"], made["budget_usd"]) == ("greeter", ["pypi.org:443"], 5)
-    changed = shop.json("projects", "change", "greeter", "--order-budget", "1", "--ready")
-    assert (changed["work_order_budget_usd"], changed["draft_changes"]) == (1, False)
+    changed = shop.json("projects", "change", "greeter", "--order-budget", "1")
+    assert (changed["work_order_budget_usd"], changed["budget_usd"]) == (1, 5)
     assert "pypi.org:443" in shop("projects", "show", "greeter").out
     assert "greeter" in shop("projects", "list").out
     assert shop("projects", "delete", "greeter").code == 0

@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
-from shopfloor.forges import queries, service, turns
+from shopfloor.forges import queries, turns
 from shopfloor.forges.models import Change
+from shopfloor.forges.port import ChangeEnded
 from shopfloor.forges.service import Repositories
 from shopfloor.forges.steps import merge as merging
 from shopfloor.kit.db import Database
@@ -257,7 +258,7 @@ async def test_a_change_that_ended_before_its_push_is_not_pushed(
         assert await blocked(merge)
         async with database.transaction() as session:
             await session.execute(sa.update(Change).values(state="closed"))
-    with pytest.raises(service.ChangeEnded):
+    with pytest.raises(ChangeEnded):
         await merge
     assert commits_on_main(origin) == 1
 

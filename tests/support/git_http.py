@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +14,15 @@ from urllib.parse import urlsplit
 
 SERVICES = ("/info/refs", "/git-upload-pack", "/git-receive-pack")
 SETTINGS = {"http.receivepack": "true", "core.fsync": "none"}
+
+
+@dataclass
+class Said:
+    """An answer; status 0 drops the connection."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 class GitServer:
@@ -32,6 +42,20 @@ class GitServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.host = f"127.0.0.1:{self._server.server_port}"
+
+    def other(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Said | None:
+        """What is no git: a forge's API. None leaves it to git."""
+        del method, target, headers, body
+        return None
+
+    def right(self, token: str, path: str) -> str:
+        """What a token may do: `rw`, `ro`, `none` or `expired`."""
+        del path
+        return self.rights.get(token, "none") if self.rights else "rw"
+
+    def path(self, asked: str) -> str:
+        """Where below the folder an address leads."""
+        return asked
 
     def url(self, name: str) -> str:
         """The address of a repository."""
@@ -68,19 +92,20 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._handle()
 
-    def do_POST(self) -> None:
-        self._handle()
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the base class looks for these names
 
     def _handle(self) -> None:
         parts = urlsplit(self.path)
         self.house.requests.append(f"{self.command} {self.path}")
         body = self._body()
+        if (said := self.house.other(self.command, self.path, dict(self.headers.items()), body)) is not None:
+            return self._drop() if said.status == 0 else self._answer(said.status, said.headers, said.body)
         token = self._token()
         self.house.tokens_seen += [token] if token else []
         if self.house.redirect:
             return self._answer(302, {"Location": self.house.redirect + self.path})
         pushing = "git-receive-pack" in self.path
-        right = self.house.rights.get(token, "none") if self.house.rights else "rw"
+        right = self.house.right(token, parts.path)
         if right in {"none", "expired"}:
             return self._answer(401, {"WWW-Authenticate": 'Basic realm="test"'})
         if pushing and right == "ro":
@@ -90,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         dying = self.house.dies if pushing and self.command == "POST" else ""
         if dying == "before":
             return self._drop()
-        status, headers, answer = self._backend(parts.path, parts.query, body)
+        status, headers, answer = self._backend(self.house.path(parts.path), parts.query, body)
         return self._drop() if dying else self._answer(status, headers, answer)
 
     def _drop(self) -> None:

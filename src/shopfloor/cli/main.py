@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import accounts, attach, changes, doctor, orders, projects, serve
+from shopfloor.cli import accounts, attach, changes, doctor, forges, orders, projects, serve
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -33,6 +33,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": orders.explain,
     "costs": accounts.costs,
     "doctor": doctor.doctor,
+    "verify": forges.verify,
+    "issues": forges.issues,
     "demo": demo.demo,
     "serve": serve.serve,
     "engine": serve.engine,

@@ -20,7 +20,6 @@ Budget = Annotated[float | None, typer.Option(help="US dollars that the models o
 Each = Annotated[float | None, typer.Option(help="US dollars that the models of one work order may cost.")]
 Allow = Annotated[list[str] | None, typer.Option(help="host:port its sandboxes may reach; repeatable.")]
 Template = Annotated[str | None, typer.Option(help="Branch names, such as '{type}/{number}-{slug}-{id}'.")]
-Draft = Annotated[bool | None, typer.Option("--draft/--ready", help="Whether changes are offered as drafts.")]
 
 
 @app.command("list")
@@ -57,7 +56,6 @@ def create(
     order_budget: Each = None,
     allow: Allow = None,
     branch_template: Template = None,
-    draft: Draft = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
@@ -65,7 +63,7 @@ def create(
     from shopfloor.cli.client import Client
     from shopfloor.cli.repository import located
 
-    given = _given(agent, sandbox, budget, order_budget, allow, branch_template, draft)
+    given = _given(agent, sandbox, budget, order_budget, allow, branch_template)
     with Client(url) as client:
         made = client.post(PATH, {"name": name, "repository_url": located(repository), **given})
     _show(made, as_json=as_json)
@@ -80,14 +78,13 @@ def change(
     order_budget: Each = None,
     allow: Allow = None,
     branch_template: Template = None,
-    draft: Draft = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
     """Change what is named; work that runs keeps what it began with."""
     from shopfloor.cli.client import Client, path_part
 
-    given = _given(agent, sandbox, budget, order_budget, allow, branch_template, draft)
+    given = _given(agent, sandbox, budget, order_budget, allow, branch_template)
     with Client(url) as client:
         changed = client.request("PATCH", f"{PATH}/{path_part(project)}", json=given)
     _show(changed, as_json=as_json)
@@ -110,7 +107,6 @@ def _given(*values: Any) -> dict[str, Any]:
         "work_order_budget_usd",
         "allow",
         "branch_template",
-        "draft_changes",
     )
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 

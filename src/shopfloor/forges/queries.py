@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from shopfloor.forges.models import Change
+from shopfloor.forges.models import Change, ChangeReview
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 
@@ -56,3 +56,31 @@ async def listing(
     total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
     page = query.order_by(Change.created_at.desc(), Change.change_id).limit(limit).offset(offset)
     return (await session.scalars(page)).all(), total or 0
+
+
+async def with_open_changes(session: Session) -> Sequence[str]:
+    """The repositories that have open changes."""
+    return (await session.scalars(sa.select(Change.repository_url).where(Change.state == "open").distinct())).all()
+
+
+async def reviews(session: Session, change_id: str) -> Sequence[ChangeReview]:
+    """What was said here about a change, oldest first."""
+    mine = sa.select(ChangeReview).where(ChangeReview.change_id == change_id).order_by(ChangeReview.id)
+    return (await session.scalars(mine)).all()
+
+
+async def refused_by(session: Session, change: Change) -> str | None:
+    """Who asked for changes to this very commit and did not approve it since."""
+    newest: dict[str, str] = {}
+    for row in await reviews(session, change.change_id):
+        if row.head_commit == change.head_commit and row.verdict != "commented":
+            newest[row.author] = row.verdict
+    return next((author or "a reviewer" for author, verdict in newest.items() if verdict == "changes_requested"), None)
+
+
+async def still_open(session: Session, order_ids: Sequence[str]) -> set[str]:
+    """Those of some orders whose change is open on a forge with pages: a review may ask them to go on."""
+    query = sa.select(Change.work_order_id).where(
+        Change.work_order_id.in_(order_ids), Change.state == "open", Change.number.is_not(None)
+    )
+    return set((await session.scalars(query)).all())

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded
-from shopfloor.forges import queries, rules, turns
+from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded, ChangeReviewed
+from shopfloor.forges import queries, rules, texts, turns
+from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors import bundles, golden, mirror, places, pushing, reading
 from shopfloor.forges.mirrors.bundles import Imported
 from shopfloor.forges.mirrors.glance import Glance
@@ -20,8 +22,8 @@ from shopfloor.forges.mirrors.places import LOCK_SECONDS, Place
 from shopfloor.forges.mirrors.pushing import Pushed
 from shopfloor.forges.mirrors.reading import Diff, GitProgress
 from shopfloor.forges.mirrors.sources import Credentials, Source, source
-from shopfloor.forges.models import Change
-from shopfloor.forges.port import Draft, Forge, Mergeable, Refs
+from shopfloor.forges.models import Change, ChangeReview
+from shopfloor.forges.port import UNKNOWN, ChangeEnded, Comparison, Draft, Forge, Mergeable, Published, Refs, Verdict
 from shopfloor.forges.rules import CHANGE, ChangeState, Finding
 from shopfloor.kit import ids, log, plugins
 from shopfloor.kit.db import Database, Session, db_time
@@ -31,12 +33,8 @@ logger = log.get(__name__)
 
 PROTOCOLS = frozenset({"https", "file"})
 REMEMBERED = 2048
-
-
-class ChangeEnded(Conflict):
-    """The change was merged, closed or delivered anew in the meantime."""
-
-    hint = "Nothing was pushed. Look at the change again and decide anew."
+Evidence = Sequence[tuple[str, str]]
+"""What was found out about the work, as rows of a table."""
 
 
 class PolicyRefused(Conflict):
@@ -50,11 +48,18 @@ class Repositories:
     """Every repository this host works on, below one folder. Several processes may share it."""
 
     def __init__(
-        self, root: Path, *, protocols: frozenset[str] = PROTOCOLS, credentials: Credentials | None = None
+        self,
+        root: Path,
+        *,
+        protocols: frozenset[str] = PROTOCOLS,
+        credentials: Credentials | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self.root = root
         self.protocols = protocols
         self.credentials = credentials
+        self.connections = connections or Connections({})
+        self._forges: dict[str, Forge] = {}
         self._places: dict[str, Place] = {}
         self._synced: dict[str, tuple[float, Refs]] = {}
         self._glances: dict[str, Glance] = {}
@@ -66,10 +71,12 @@ class Repositories:
         address = rules.address(url)
         return self._places.setdefault(address.url, Place(self.root, address))
 
-    async def source(self, url: str) -> Source:
+    async def source(self, url: str, *, write: bool = False) -> Source:
         """How to reach a repository, checked."""
         address = rules.address(url)
-        credential = await self.credentials(address) if self.credentials else None
+        credential = await self.connections.credential(address, write=write)
+        if credential is None and self.credentials:
+            credential = await self.credentials(address)
         return await asyncio.to_thread(source, address, self.protocols, credential)
 
     async def look(self, url: str, *, timeout: float = 60) -> Refs:
@@ -176,6 +183,16 @@ class Repositories:
             self._commands[key] = await reading.commands(place, commit)
         return self._commands[key]
 
+    async def template(self, url: str, commit: str) -> str | None:
+        """The repository's own text for new changes."""
+        return await reading.first_file(self.place(url), commit, texts.TEMPLATES)
+
+    async def compare(self, url: str, base: str, head: str) -> Comparison:
+        """How far two branches, tags or commits of the origin are apart (GIT-04)."""
+        refs = await self.sync(url)
+        ends = [(await mirror.resolve(self.place(url), refs, name)).commit for name in (base, head)]
+        return await reading.compare(self.place(url), *ends)
+
     async def diff(self, url: str, base: str, head: str) -> Diff:
         """What `head` changed since it left `base`."""
         return await reading.diff(self.place(url), base, head)
@@ -204,37 +221,37 @@ class Repositories:
 
     async def push(self, url: str, commit: str, branch: str, *, expected_old: str | None = None) -> Pushed:
         """Let the origin's branch stand at a commit that this host has; idempotent, under a lease."""
-        return await pushing.push(self.place(url), await self.source(url), commit, branch, expected_old)
+        return await pushing.push(self.place(url), await self.source(url, write=True), commit, branch, expected_old)
+
+    async def delete_branch(self, url: str, branch: str, expected: str) -> None:
+        """Remove the origin's branch if it stands at `expected`; one that is gone is fine. Raises BranchMoved."""
+        await pushing.delete(self.place(url), await self.source(url, write=True), branch, expected)
 
     async def can_write(self, url: str) -> bool:
         """Whether a push would be let in."""
         probe = await pushing.probe_repository(self.place(url), self.root / "probe.git")
-        return await pushing.can_write(await self.source(url), probe)
+        return await pushing.can_write(await self.source(url, write=True), probe)
 
     async def commit_merge(self, url: str, tree: str, parents: tuple[str, ...], message: str) -> str:
         """Write a commit of a merged tree; answers its hash."""
         return await reading.commit_merge(self.place(url), tree, parents, message)
 
     def adapter(self, url: str) -> Forge:
-        """The forge of a repository: plain git does for all of them."""
-        rules.address(url)
-        forge: Forge = plugins.load("shopfloor.forges.adapters", "plain_git").create(self)
-        return forge
+        """The forge of a repository: the one its host is connected to, else plain git."""
+        address = rules.address(url)
+        if address.url not in self._forges:
+            made = plugins.load("shopfloor.forges.adapters", self.connections.kind(address))
+            self._forges[address.url] = made.create(self, self.connections.connection(address))
+        return self._forges[address.url]
+
+    def tidy(self, url: str) -> bool:
+        """Whether the branch of a merged change is removed there, as the operator set it; of plain git it stays."""
+        settings = self.connections.settings(rules.address(url))
+        return settings is not None and settings.delete_branch and self.adapter(url).pages
 
     def forge(self, url: str) -> "Reviews":
         """Where this repository's changes are reviewed and merged."""
         return Reviews(self, self.adapter(url))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a change can be merged, at this moment."""
-
-    mergeable: str
-    conflicts: list[str]
-
-
-UNKNOWN = Verdict("unknown", [])
 
 
 @dataclass(frozen=True)
@@ -244,13 +261,15 @@ class Reviews:
     repositories: Repositories
     forge: Forge
 
-    async def open_change(self, database: Database, **fields: str) -> Change:
+    async def open_change(
+        self, database: Database, *, issue: int | None = None, evidence: Evidence = (), **fields: Any
+    ) -> Change:
         """Offer a pushed branch for review (the fields of Draft); offering it again brings the change up to date. Idempotent.
 
         Waits for a merge of the same change: what is delivered meanwhile becomes a change of its own.
         """
         draft = Draft(**fields)
-        published = await self.forge.open_change(draft)
+        published = await self.forge.open_change(await self._told(draft, issue, evidence))
         try:
             verdict = await self.check(draft, await self.repositories.sync(draft.repository_url))
         except Problem:
@@ -262,7 +281,24 @@ class Reviews:
                 place = self.repositories.place(draft.repository_url)
                 await held.enter_async_context(turns.turn(database, place, found.change_id, patience=LOCK_SECONDS))
             async with database.transaction() as session:
-                return await _record(session, draft, self.forge.name, published.url, verdict)
+                return await _record(session, draft, self.forge.name, published, verdict)
+
+    async def _told(self, draft: Draft, issue: int | None, evidence: Evidence) -> Draft:
+        """The draft with the text that people read on the forge: the repository's own template, filled."""
+        if not self.forge.pages:
+            return draft
+        refs = await self.repositories.sync(draft.repository_url)
+        template = await self.repositories.template(draft.repository_url, draft.base_commit)
+        closes = issue if draft.base_branch == refs.head else None
+        body = texts.change_body(
+            order_id=draft.work_order_id,
+            request=draft.body,
+            template=template,
+            issue=issue,
+            closes=closes,
+            evidence=evidence,
+        )
+        return replace(draft, title=texts.title(draft.title), body=body)
 
     async def check(self, draft: Draft, refs: Refs) -> Verdict:
         """Whether the change merges into what its base branch is in `refs`; raises Problem when git cannot tell."""
@@ -272,14 +308,14 @@ class Reviews:
         return Verdict("true" if merged.clean else "false", merged.conflicts[:100])
 
 
-async def _record(session: Session, draft: Draft, forge: str, url: str | None, verdict: Verdict) -> Change:
+async def _record(session: Session, draft: Draft, forge: str, published: Published, verdict: Verdict) -> Change:
     found = await queries.open_for(session, draft.work_order_id, draft.head_branch, draft.head_commit)
     if found and found.head_commit == draft.head_commit:
         return found
     change = found or Change(change_id=ids.new("chg"), forge=forge, state=ChangeState.OPEN)
     for name, value in vars(draft).items():
         setattr(change, name, value)
-    change.url, change.planned_commit = url, None
+    change.url, change.number, change.planned_commit = published.url, published.number, None
     note(change, verdict)
     session.add(change)
     await session.flush()
@@ -288,7 +324,7 @@ async def _record(session: Session, draft: Draft, forge: str, url: str | None, v
         change_id=change.change_id,
         branch=draft.head_branch,
         head_sha=draft.head_commit,
-        url=url,
+        url=published.url,
     )
     await events.append(session, fact)
     await session.refresh(change)
@@ -348,3 +384,17 @@ async def end(session: Session, change_id: str, to: ChangeState, merge_commit: s
     await session.flush()
     await session.refresh(change)
     return change
+
+
+async def record_review(session: Session, change: Change, *, verdict: str, body: str, author: str) -> ChangeReview:
+    """Write down what somebody said about the change as it is now."""
+    row = ChangeReview(
+        change_id=change.change_id, head_commit=change.head_commit, author=author, verdict=verdict, body=body
+    )
+    session.add(row)
+    await session.flush()
+    fact = ChangeReviewed(
+        work_order_id=change.work_order_id, change_id=change.change_id, verdict=verdict, head_sha=row.head_commit
+    )
+    await events.append(session, fact)
+    return row

@@ -4,10 +4,10 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -47,6 +47,55 @@ class BadConfiguration(Misconfigured):
     """The configuration is not usable."""
 
 
+class ForgeSettings(BaseModel):
+    """How one host of repositories is worked with: `[forges."https://host"]`. Secrets stand in variables and files that are named here."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    kind: Literal["github", "forgejo", "plain_git"]
+    api_url: str = Field("", pattern=r"^(https?://[^@\s]+)?$")
+    """Empty: https://api.github.com, https://host/api/v3 for another GitHub, https://host/api/v1 for Forgejo."""
+    token_env: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    """The variable of the server's environment that holds a token."""
+    gh_login: bool = False
+    """Use the login that GitHub's command line `gh` has."""
+    app_id: str = ""
+    app_key_file: Path | None = None
+    """A GitHub App: tokens are made for each push, for one repository."""
+    draft: bool = True
+    """Offer changes as drafts."""
+    delete_branch: bool = True
+    """Remove a change's branch once it is merged."""
+    webhook_secret_env: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    """The variable that holds the secret of the webhook; without one, deliveries are refused."""
+    poll_seconds: float = Field(0, ge=0)
+    """How often the forge is asked what happened, where its webhooks cannot reach this server; 0: never."""
+    repositories: list[str] = Field(default_factory=list)
+    """`owner/name` of repositories that are polled even while they have no open change."""
+    trigger_label: str = "shopfloor"
+    """The label that asks for work on an issue."""
+    agent: str = ""
+    workflow_type: str = "agent_workflow_plan_build_test"
+    """What works on an issue that asks for it; no agent: `default_agent`."""
+    mention: str = "/shopfloor"
+    """How a comment on an issue or change addresses us."""
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if sum((bool(self.token_env), self.gh_login, bool(self.app_id))) > 1:
+            raise ValueError("name one of token_env, gh_login and app_id")
+        if bool(self.app_id) != (self.app_key_file is not None):
+            raise ValueError("an App needs app_id and app_key_file")
+        return self
+
+
+def _origins(given: dict[str, Any]) -> dict[str, Any]:
+    for origin in given:
+        if not re.fullmatch(r"https?://[^/@\s]+/?", origin):
+            raise ValueError('write [forges."https://host"]')
+    return given
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. Durations in seconds, sizes in bytes."""
 
@@ -82,6 +131,8 @@ class Settings(BaseSettings):
     """How repositories may be reached: https, http (unencrypted, with any token), ssh (by the ssh-agent's keys), file (paths of this machine)."""
     origin_tokens: Annotated[dict[str, str], AfterValidator(_tokens)] = Field(default_factory=dict)
     """`"https://git.example.org" = "VARIABLE"`: the variable of the server's environment that holds the token for that host."""
+    forges: Annotated[dict[str, ForgeSettings], AfterValidator(_origins)] = Field(default_factory=dict)
+    """Where changes are reviewed: `[forges."https://github.com"]`. A host that is not named is plain git."""
 
     default_agent: str = "claude"
     default_sandbox: str = "local"

@@ -24,6 +24,5 @@ class Project(Base):
     allow: Mapped[list[str]] = mapped_column(default=list)
     """`host:port` that its sandboxes may reach beside what their agent needs."""
     branch_template: Mapped[str | None] = mapped_column(sa.String(200))
-    draft_changes: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())

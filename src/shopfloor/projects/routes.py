@@ -14,7 +14,7 @@ from shopfloor.projects.schemas import ProjectList, ProjectPatch, ProjectRequest
 
 router = APIRouter(prefix="/api/v1/projects", tags=["projects"], dependencies=[Depends(person)])
 ProjectId = Annotated[str, Path(max_length=100)]
-NEEDED = ("name", "repository_url", "description", "allow", "draft_changes")
+NEEDED = ("name", "repository_url", "description", "allow")
 
 
 def database(request: Request) -> Database:

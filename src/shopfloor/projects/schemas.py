@@ -44,7 +44,6 @@ class ProjectRequest(Body):
     """What the models of one work order may cost."""
     allow: Allow = Field(default_factory=list)
     branch_template: Template = None
-    draft_changes: bool = True
 
 
 class ProjectPatch(Body):
@@ -59,7 +58,6 @@ class ProjectPatch(Body):
     work_order_budget_usd: Dollars | None = None
     allow: Allow | None = None
     branch_template: Template = None
-    draft_changes: bool | None = None
 
 
 class ProjectView(Schema):
@@ -75,7 +73,6 @@ class ProjectView(Schema):
     work_order_budget_usd: float | None
     allow: list[str]
     branch_template: str | None
-    draft_changes: bool
     created_at: Timestamp
     updated_at: Timestamp
 

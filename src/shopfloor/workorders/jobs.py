@@ -26,7 +26,7 @@ from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, Phase
-from shopfloor.workorders.steps import Claimed, Tools
+from shopfloor.workorders.steps import Claimed, Tools, react
 from shopfloor.workorders.steps.bury import bury
 from shopfloor.workorders.steps.conclude import conclude, sweep_folders
 from shopfloor.workorders.steps.deliver import deliver
@@ -178,6 +178,8 @@ class Jobs:
         self.background.keep("claim", self._claim)
         self.background.keep("reap", self._reap)
         self.background.keep("tend", self._tend)
+        if self.tools.settings.forges:
+            self.background.keep("answer_forges", lambda: react.keep_answering(self.tools))
         if not self.tools.database.sqlite:
             self.background.keep("beat", self._beat, longest_pause=self.engine.lease_seconds / 5)
             self.background.keep("sweep", self._sweep, longest_pause=self.engine.lease_seconds)

@@ -100,6 +100,13 @@ async def unfinished(session: Session, engine_ids: Sequence[str] | None = None) 
     return (await session.scalars(query)).all()
 
 
+async def active_for_issue(session: Session, repository_url: str, number: int) -> WorkOrder | None:
+    """The order that is at work on an issue, if one is."""
+    same = (WorkOrder.repository_url == repository_url, WorkOrder.github_issue_number == number)
+    query = sa.select(WorkOrder).where(*same, WorkOrder.status.in_([OrderStatus.PENDING, OrderStatus.RUNNING])).limit(1)
+    return await session.scalar(query)
+
+
 async def completed(session: Session, order_ids: Sequence[str]) -> Sequence[str]:
     """Those of some orders that are completed: nobody can ask to continue them."""
     query = sa.select(WorkOrder.agent_work_order_id).where(

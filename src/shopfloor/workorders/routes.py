@@ -12,18 +12,14 @@ from sqlalchemy.exc import IntegrityError
 from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SANDBOX_ID, person, sandbox_or_person
 from shopfloor.events.models import EventRow
-from shopfloor.forges import rules as forge_rules
-from shopfloor.gateway import accounts
 from shopfloor.gateway import queries as gateway
 from shopfloor.kit.clock import iso
 from shopfloor.kit.db import Session
-from shopfloor.kit.errors import Conflict, Malformed
+from shopfloor.kit.errors import Malformed
 from shopfloor.messages import service as messages
-from shopfloor.projects import queries as projects
-from shopfloor.sandboxes.port import Isolation
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import WorkOrder
-from shopfloor.workorders.rules import FINISHED, AttemptState, OrderStatus, workflow_type
+from shopfloor.workorders.rules import FINISHED, AttemptState, OrderStatus
 from shopfloor.workorders.schemas import (
     AgentWorkOrder,
     AgentWorkOrderList,
@@ -44,6 +40,7 @@ from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.explain import explain
 from shopfloor.workorders.steps.prepare import look_ahead
 from shopfloor.workorders.steps.receive import import_commits
+from shopfloor.workorders.steps.terms import paying, terms
 
 router = APIRouter(prefix="/api/v1", tags=["work orders"])
 Person = Depends(person)
@@ -53,13 +50,6 @@ ARTIFACT_NAME = re.compile(r"^[a-z][a-z0-9._-]{0,99}$")
 
 MOST_UPLOADS = 8
 """What one attempt may hand out in all, in uploads of the largest size."""
-
-
-class IsolationNeeded(Conflict):
-    """This sandbox type gives the agent your user's own rights on this machine."""
-
-    status = 422
-    hint = "Use sandbox_type 'local', or say allow_no_isolation=true if you trust the agent and the repository with everything you can reach."
 
 
 def tools(request: Request) -> Tools:
@@ -78,7 +68,7 @@ async def create_work_order(
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> AgentWorkOrderResponse:
     """Accept a piece of work; it starts by itself."""
-    columns = await _checked(body, house)
+    columns = await terms(house, body)
     try:
         return await _accepted(house, idempotency_key, columns)
     except IntegrityError:  # the same key at the same moment: by now the other request has made the order
@@ -102,44 +92,6 @@ async def _accepted(house: Tools, key: str | None, columns: dict[str, Any]) -> A
     else:
         house.claimable.set()
     return answer
-
-
-async def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str, Any]:
-    """Everything that can be refused is refused here, before anything is stored."""
-    settings, repository_url = house.settings, forge_rules.repository_url(body.repository_url)
-    async with house.database.reading() as session:
-        project = await projects.of_repository(session, repository_url)
-    agent = body.agent or (project and project.agent) or settings.default_agent
-    profile = agents.profile(settings, agent)
-    sandbox_type = body.sandbox_type or (project and project.sandbox_type) or settings.default_sandbox
-    capabilities = await house.sandboxes.adapter(sandbox_type).capabilities()
-    if capabilities.isolation == Isolation.NONE and not body.allow_no_isolation:
-        raise IsolationNeeded(f"sandbox type {sandbox_type!r} has no isolation")
-    return {
-        "repository_url": repository_url,
-        "project_id": project.project_id if project else None,
-        "account": _account(house, profile),
-        "budget_usd": body.budget_usd or (project and project.work_order_budget_usd) or settings.work_order_budget_usd,
-        "workflow_type": str(workflow_type(body.workflow_type)),
-        "sandbox_type": sandbox_type,
-        "agent": agent,
-        "model": body.model or profile.model,
-        "agent_options": agents.checked_options(profile, body.agent_options),
-        "initial_prompt": body.initial_prompt,
-        "github_issue_number": body.github_issue_number,
-        "base_branch": body.base_branch,
-        "allow_no_isolation": body.allow_no_isolation,
-        "max_attempts": body.max_attempts or settings.max_attempts,
-        "timeout_seconds": body.timeout_seconds or settings.work_order_timeout_seconds,
-    }
-
-
-def _account(house: Tools, profile: agents.Profile) -> str | None:
-    """The model account an agent uses through the gateway, seen to have its key. Raises KeyMissing."""
-    if (name := agents.account(profile)) is None:
-        return None
-    accounts.account(house.settings, name).key()
-    return name
 
 
 @router.get("/agent-work-orders", dependencies=[Person])
@@ -209,7 +161,7 @@ async def retry_work_order(
         if profile and wish.agent != order.agent:
             agents.checked_options(profile, order.agent_options)
             wish.model = wish.model or profile.model
-        account = _account(house, profile or agents.profile(house.settings, order.agent))
+        account = paying(house, profile or agents.profile(house.settings, order.agent))
         await service.retry(session, order, prompt=wish.prompt, agent=wish.agent, model=wish.model, account=account)
         order.budget_usd = wish.budget_usd or order.budget_usd
         await session.flush()

@@ -21,7 +21,7 @@ ORDER = Machine(
     {
         O.PENDING: {O.RUNNING, O.CANCELLED, O.FAILED},
         O.RUNNING: {O.PENDING, O.COMPLETED, O.FAILED, O.CANCELLED},
-        O.COMPLETED: set(),
+        O.COMPLETED: {O.PENDING},  # a review of its change asks for more
         O.FAILED: {O.PENDING},
         O.CANCELLED: {O.PENDING},
     }

@@ -270,6 +270,15 @@ async def request_cancel(session: Session, order: WorkOrder) -> None:
         raise OrderFinished(f"the order is {order.status}", hint="Only a pending or running order can be cancelled.")
 
 
+async def continue_with(session: Session, order: WorkOrder, prompt: str, *, reason: str) -> None:
+    """Queue an order that has ended once more, on its branch, with something more to do."""
+    order.prompts = [*order.prompts, prompt]
+    order.max_attempts = max(order.max_attempts, order.attempts + 1)
+    order.not_before = cast("Any", db_time())
+    order.cancel_requested_at = None
+    await move(session, order, OrderStatus.PENDING, reason=reason)
+
+
 async def retry(
     session: Session, order: WorkOrder, *, prompt: str, agent: str | None, model: str | None, account: str | None
 ) -> None:

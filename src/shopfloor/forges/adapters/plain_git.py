@@ -1,26 +1,34 @@
 """The forge without a server: a change is a row of ours, a merge is a commit made in memory and pushed under a lease."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 
 from shopfloor.forges.port import (
     Access,
     BaseGone,
     BranchMoved,
+    Check,
+    Comment,
+    Connection,
     Draft,
     Forge,
     HeadMoved,
     HostGit,
+    Issue,
     NothingToMerge,
     NotMergeable,
+    NotOffered,
     Published,
+    Review,
 )
 
 TRIES = 3
 """How often a merge is made anew because the base branch moved meanwhile."""
 
 
-def create(host: HostGit) -> Forge:
-    """The adapter."""
+def create(host: HostGit, connection: Connection | None = None) -> Forge:
+    """The adapter; it needs no connection."""
+    del connection
     return PlainGit(host)
 
 
@@ -28,6 +36,7 @@ class PlainGit:
     """Any repository that git can push to."""
 
     name = "plain_git"
+    pages = False
 
     def __init__(self, host: HostGit) -> None:
         self.host = host
@@ -63,10 +72,23 @@ class PlainGit:
                 return commit
         raise AssertionError
 
-    async def landed(self, draft: Draft, planned: str) -> bool:
-        """Ask the base branch itself."""
+    async def landed(self, draft: Draft, planned: str | None) -> str | None:
+        """Ask the base branch itself, once a merge was planned."""
+        if planned is None:
+            return None
         base = (await self.host.sync(draft.repository_url)).heads.get(draft.base_branch)
-        return base is not None and await self.host.contains(draft.repository_url, base, planned)
+        there = base is not None and await self.host.contains(draft.repository_url, base, planned)
+        return planned if there else None
+
+    async def withdrawn(self, draft: Draft) -> bool:
+        """Only we can close it."""
+        del draft
+        return False
+
+    async def base_of_others(self, draft: Draft) -> bool:
+        """Nobody but us knows of changes here; our table is asked elsewhere."""
+        del draft
+        return False
 
     async def _base(self, draft: Draft) -> str:
         """Where the base branch stands, once the change's own branch is seen to stand where it should."""
@@ -100,3 +122,56 @@ class PlainGit:
     async def close(self, draft: Draft) -> None:
         """Nothing to do: the row says it."""
         del draft
+
+    async def issue(self, url: str, number: int) -> Issue:
+        """There are none."""
+        raise NotOffered(f"{url} is reached by git alone: it has no issue #{number}")
+
+    async def issues(self, url: str, *, since: datetime | None = None, label: str | None = None) -> Sequence[Issue]:
+        """There are none."""
+        del url, since, label
+        return ()
+
+    async def comments(self, url: str, number: int) -> Sequence[Comment]:
+        """There are none."""
+        raise NotOffered(f"{url} is reached by git alone: nobody can comment on #{number}")
+
+    async def comment(self, url: str, number: int, text: str, *, marker: str) -> Comment:
+        """There is no place for it."""
+        del text, marker
+        raise NotOffered(f"{url} is reached by git alone: nobody can comment on #{number}")
+
+    async def comments_since(self, url: str, since: datetime) -> Sequence[Comment]:
+        """There are none."""
+        del url, since
+        return ()
+
+    async def labeled(self, url: str, number: int, label: str) -> tuple[str, str]:
+        """Nobody did."""
+        del url, number, label
+        return "", ""
+
+    async def ended(self, url: str, number: int) -> tuple[str, str] | None:
+        """Our table says it."""
+        del url, number
+        return None
+
+    async def reviews(self, url: str, number: int) -> Sequence[Review]:
+        """Reviews of plain git are rows of ours."""
+        del url, number
+        return ()
+
+    async def checks(self, url: str, commit: str) -> Sequence[Check]:
+        """There are none."""
+        del url, commit
+        return ()
+
+    async def login(self, url: str) -> str:
+        """Nobody has a name."""
+        del url
+        return ""
+
+    async def may_write(self, url: str, login: str) -> bool:
+        """Git alone knows nobody by name."""
+        del url, login
+        return False

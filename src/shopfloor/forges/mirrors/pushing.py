@@ -81,6 +81,23 @@ async def _may_move(place: Place, branch: str, now: str, commit: str) -> bool:
     return held.exit_code == 0 and await is_ancestor(place.orders, now, commit)
 
 
+async def delete(place: Place, source: Source, branch: str, expected: str) -> None:
+    """Remove the origin's branch if it stands at `expected`; one that is gone already is fine."""
+    if not is_branch(branch):
+        raise Malformed(f"{branch[:100]!r} is not a branch name")
+    now = (await look(source)).heads.get(branch)
+    if now is None:
+        return
+    if now != expected:
+        raise BranchMoved(f"{branch} stands at {now[:12]}, not at {expected[:12]}: it is kept")
+    await require(place, expected)
+    try:
+        await _send(place, source, "", branch, expected)
+    except BranchMoved:
+        if branch in (await look(source)).heads:
+            raise
+
+
 async def _send(place: Place, source: Source, commit: str, branch: str, now: str | None) -> None:
     ref = f"refs/heads/{branch}"
     try:
@@ -93,12 +110,12 @@ async def _send(place: Place, source: Source, commit: str, branch: str, now: str
             timeout=PUSH_SECONDS,
         )
     except (git.GitFailed, git.GitTimedOut) as error:
-        if await _arrived(source, branch, commit):
+        if await _arrived(source, branch, commit or None):
             return
         raise refusal(error, branch, place) from error
 
 
-async def _arrived(source: Source, branch: str, commit: str) -> bool:
+async def _arrived(source: Source, branch: str, commit: str | None) -> bool:
     """Whether the push took effect although its answer was lost."""
     try:
         return (await look(source, timeout=30)).heads.get(branch) == commit

@@ -1,13 +1,14 @@
 """What the host's repositories tell: progress, commands, diffs, conflicts. Read from objects, never from a work tree."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shopfloor.forges.mirrors.bundles import is_ancestor, require
 from shopfloor.forges.mirrors.mirror import has
 from shopfloor.forges.mirrors.places import Place
-from shopfloor.forges.port import Mergeable
+from shopfloor.forges.port import Comparison, Mergeable
 from shopfloor.forges.rules import SYMLINK, Changed, Commit, PhaseSpan, phase_history
 from shopfloor.kit import git
 
@@ -104,6 +105,36 @@ async def commands(place: Place, commit: str) -> dict[str, str]:
         if name and mode in {"100644", "100755"} and int(size) <= MAX_COMMAND and len(found) < MAX_COMMANDS:
             found[name[1]] = (await git.run("cat-file", "blob", blob, git_dir=place.orders)).decode(errors="replace")
     return found
+
+
+async def first_file(place: Place, commit: str, paths: Sequence[str]) -> str | None:
+    """The text of the first of these files that a commit has, whatever the case of its name; links and large files are none."""
+    await require(place, commit)
+    folders = sorted({path.rpartition("/")[0] for path in paths})
+    said = b""
+    for folder in folders:
+        where = ("--", f"{folder}/") if folder else ()
+        said += await git.run("ls-tree", "-z", "-l", commit, *where, git_dir=place.orders)
+    blobs: dict[str, str] = {}
+    for entry in filter(None, said.decode(errors="replace").split("\0")):
+        facts, _, path = entry.partition("\t")
+        mode, _, blob, size = facts.split()
+        if mode in {"100644", "100755"} and int(size) <= MAX_COMMAND:
+            blobs.setdefault(path.lower(), blob)
+    for path in paths:
+        if (found := blobs.get(path.lower())) is not None:
+            return (await git.run("cat-file", "blob", found, git_dir=place.orders)).decode(errors="replace")
+    return None
+
+
+async def compare(place: Place, base: str, head: str) -> Comparison:
+    """How far two commits are apart, and the files that `head` changed since it left `base`."""
+    await require(place, base, head)
+    counted = await git.run("rev-list", "--left-right", "--count", f"{base}...{head}", git_dir=place.orders)
+    behind, ahead = (int(number) for number in counted.split())
+    names = await git.run("diff", *DIFF, "--name-only", "-z", f"{base}...{head}", git_dir=place.orders)
+    files = tuple(filter(None, names.decode(errors="replace").split("\0")))[:MAX_COMMITS]
+    return Comparison(base_commit=base, head_commit=head, ahead=ahead, behind=behind, files=files)
 
 
 async def diff(place: Place, base: str, head: str, max_bytes: int = MAX_DIFF) -> Diff:

@@ -13,7 +13,7 @@ from shopfloor.kit.errors import Malformed, Misconfigured, NotFound
 from shopfloor.kit.git import Credential
 
 Credentials = Callable[[Address], Awaitable[Credential | None]]
-"""Who knows what to show to a host."""
+"""Who knows what to show to a host when we read from it."""
 LOCAL_SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",

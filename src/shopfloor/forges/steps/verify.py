@@ -31,6 +31,8 @@ class Verification:
     default_branch: str = "main"
     accessible: bool = False
     can_write: bool = False
+    why_not: str = ""
+    """Why it can be read and not written, and what to do."""
     verified_at: datetime | None = None
     problem: Problem | None = None
 
@@ -58,5 +60,6 @@ async def verify(repositories: Repositories, text: str, *, limit: float = VERIFY
         default_branch=access.default_branch,
         accessible=True,
         can_write=access.can_write,
+        why_not=access.why_not,
         verified_at=now(),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from shopfloor.forges import queries as changes
 from shopfloor.kit import log
 from shopfloor.kit.db import Session, db_time
 from shopfloor.messages import service as messages
@@ -16,6 +17,7 @@ from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, after_loss, back_off_seconds
 from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.react import tell
 
 logger = log.get(__name__)
 
@@ -48,10 +50,13 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
                 order.status != OrderStatus.COMPLETED
             ):  # whoever goes on, a next attempt or a retry, is told at its start
                 order.prompts = [*order.prompts, *unseen]
+        lasting = await changes.still_open(session, [order.agent_work_order_id])
         everyone = [one.sandbox_id for one in await queries.attempts(session, order.agent_work_order_id)]
+    if order.status != OrderStatus.RUNNING:
+        await tell(tools, order, f"is {order.status}: {order.reason}")
     tools.news.pop(order.agent_work_order_id, None)
     tools.claimable.set()
-    if order.status == OrderStatus.COMPLETED:  # nobody can ask to continue it, and all it made is delivered
+    if order.status == OrderStatus.COMPLETED and not lasting:  # nobody can ask to continue it; all it made is delivered
         await _remove(tools, f"homes/{order.agent_work_order_id}", *(f"spools/{one}" for one in everyone))
 
 
@@ -60,7 +65,7 @@ async def sweep_folders(tools: Tools) -> None:
     homes = tools.settings.data_dir / "homes"
     found = await asyncio.to_thread(lambda: os.listdir(homes) if homes.exists() else [])
     async with tools.database.reading() as session:
-        done = await queries.completed(session, found)
+        done = set(await queries.completed(session, found)) - await changes.still_open(session, found)
     await _remove(tools, *(f"homes/{order_id}" for order_id in done))
 
 

@@ -1,5 +1,6 @@
 """Deliver a finished attempt: its bundle into the mirror, the policy, the push, the change to review."""
 
+from shopfloor.forges.mirrors.reading import GitProgress
 from shopfloor.gateway import queries as gateway
 from shopfloor.gateway.rules import LIMITED
 from shopfloor.kit import log
@@ -101,11 +102,28 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
         head_commit=head,
         title=_title(order),
         body=order.initial_prompt,
+        issue=order.github_issue_number,
+        evidence=_evidence(order, numbers),
     )
     async with tools.database.transaction() as session:
         row = await queries.locked(session, order_id)
         row.head_commit, row.change_id, row.github_pull_request_url = head, change.change_id, change.url
     return f"delivered {order.git_branch_name} at {head[:12]}"
+
+
+def _evidence(order: WorkOrder, numbers: GitProgress) -> list[tuple[str, str]]:
+    """What is known today; what was tested and proven joins when it is recorded."""
+    size = f"{numbers.git_files_changed} files, +{numbers.git_lines_added} -{numbers.git_lines_removed}"
+    steps = [(span.phase, f"{span.commits} commits") for span in numbers.phase_history]
+    agent = f"{order.agent}{f' ({order.model})' if order.model else ''}"
+    return [
+        ("work order", order.agent_work_order_id),
+        ("agent", agent),
+        ("attempts", str(order.attempts)),
+        ("commits", str(numbers.git_commit_count)),
+        ("changed", size),
+        *steps,
+    ]
 
 
 def _title(order: WorkOrder) -> str:

@@ -5,8 +5,8 @@ from alembic import op
 
 from shopfloor.kit.db import Instant, db_time
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -96,7 +96,6 @@ def _projects() -> None:
         sa.Column("work_order_budget_usd", sa.Double(), nullable=True),
         sa.Column("allow", sa.JSON(), nullable=False),
         sa.Column("branch_template", sa.String(length=200), nullable=True),
-        sa.Column("draft_changes", sa.Boolean(), nullable=False),
         sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("updated_at", Instant(), server_default=db_time(), nullable=False),
         sa.PrimaryKeyConstraint("project_id", name=op.f("pk_projects")),

@@ -1,52 +1,22 @@
-"""The HTTP door of repositories and changes (AWA-01, AWM-11…13)."""
+"""The HTTP door of changes (AWM-13, GIT-03)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 
 from shopfloor.auth.guard import person
 from shopfloor.forges import queries
 from shopfloor.forges.models import Change as ChangeRow
+from shopfloor.forges.port import NotOffered
+from shopfloor.forges.routes.common import ID, Data, House
 from shopfloor.forges.rules import ChangeState, repository_url
-from shopfloor.forges.service import Repositories
 from shopfloor.forges.steps import merge as merging
-from shopfloor.forges.steps import verify as verifying
-from shopfloor.kit.db import Database
+from shopfloor.forges.steps import review as reviewing
 from shopfloor.kit.http import Schema, Timestamp
 
 router = APIRouter(prefix="/api/v1", tags=["repositories and changes"], dependencies=[Depends(person)])
-ID = r"^[A-Za-z0-9._-]+$"
-"""Our ids; PostgreSQL would choke on other text (NUL)."""
 ChangeId = Annotated[str, Path(max_length=40, pattern=ID)]
-
-
-class VerifyRepositoryRequest(Schema):
-    """AWM-12."""
-
-    repository_url: str = Field(max_length=4000)
-
-
-class GitHubRepository(Schema):
-    """AWM-11; of any origin, not only GitHub."""
-
-    repository_owner: str
-    repository_name: str
-    repository_url: str
-    default_branch: str
-    is_accessible: bool
-    access_verified_at: Timestamp | None
-
-
-class VerifyRepositoryResponse(Schema):
-    """AWM-12; a failure is told here, with status 200."""
-
-    repository: GitHubRepository
-    verification_success: bool
-    can_write: bool
-    error_message: str | None
-    error_code: str | None
-    hint: str | None
 
 
 class Change(Schema):
@@ -69,6 +39,8 @@ class Change(Schema):
     checked_at: Timestamp | None
     merge_commit: str | None
     url: str | None
+    number: int | None
+    """Its number on its forge."""
     created_at: Timestamp
     merged_at: Timestamp | None
     closed_at: Timestamp | None
@@ -80,6 +52,57 @@ class ChangeList(Schema):
     changes: list[Change]
     total_count: int
     has_more: bool
+
+
+class PullRequest(Schema):
+    """AWM-13; of any forge with pages."""
+
+    pull_request_number: int
+    pull_request_title: str
+    pull_request_url: str
+    head_branch: str
+    base_branch: str
+    state: ChangeState
+
+
+class Review(Schema):
+    """What a reviewer said about a change."""
+
+    author: str
+    verdict: str
+    body: str
+    commit: str
+
+
+class ReviewList(Schema):
+    """All reviews of a change, oldest first."""
+
+    reviews: list[Review]
+
+
+class ReviewRequest(Schema):
+    """A verdict on what the change is now."""
+
+    verdict: Literal["approved", "changes_requested", "commented"]
+    body: str = Field("", max_length=20000)
+    author: str = Field("", max_length=100)
+    expected_head: str | None = Field(None, pattern=r"^[0-9a-f]{40,64}$")
+    """Refuse when the change is not at this commit any more."""
+
+
+class Check(Schema):
+    """What a program thinks of the change's commit."""
+
+    name: str
+    state: str
+    url: str
+    summary: str
+
+
+class CheckList(Schema):
+    """All checks of the change's commit."""
+
+    checks: list[Check]
 
 
 class ChangeDiff(Schema):
@@ -98,43 +121,8 @@ class MergeRequest(Schema):
     expected_head: str | None = Field(None, pattern=r"^[0-9a-f]{40,64}$")
     """Merge only if the change still is at this commit."""
     squash: bool = False
-
-
-def repositories(request: Request) -> Repositories:
-    """The repositories of this host."""
-    found: Repositories = request.app.state.repositories
-    return found
-
-
-def database(request: Request) -> Database:
-    """The database."""
-    found: Database = request.app.state.database
-    return found
-
-
-House = Annotated[Repositories, Depends(repositories)]
-Data = Annotated[Database, Depends(database)]
-
-
-@router.post("/github/verify-repository")
-async def verify_repository(body: VerifyRepositoryRequest, house: House) -> VerifyRepositoryResponse:
-    """Whether a repository (GitHub, any git address, a local path) can be read and written."""
-    found = await verifying.verify(house, body.repository_url)
-    return VerifyRepositoryResponse(
-        repository=GitHubRepository(
-            repository_owner=found.owner,
-            repository_name=found.name,
-            repository_url=found.url,
-            default_branch=found.default_branch,
-            is_accessible=found.accessible,
-            access_verified_at=found.verified_at,
-        ),
-        verification_success=found.accessible,
-        can_write=found.can_write,
-        error_message=found.problem.message if found.problem else None,
-        error_code=found.problem.code if found.problem else None,
-        hint=found.problem.hint if found.problem else None,
-    )
+    delete_branch: bool | None = None
+    """Remove the change's branch afterwards; by default as the forge's settings say, of plain git it stays."""
 
 
 @router.get("/changes")
@@ -187,7 +175,7 @@ async def get_change_diff(change_id: ChangeId, data: Data, house: House) -> Chan
 async def merge_change(change_id: ChangeId, data: Data, house: House, body: MergeRequest | None = None) -> Change:
     """Make the change part of its base branch; repeating it changes nothing."""
     wish = body or MergeRequest()
-    merged = await merging.merge(data, house, change_id, expected_head=wish.expected_head, squash=wish.squash)
+    merged = await merging.merge(data, house, change_id, **wish.model_dump())
     return _view(merged)
 
 
@@ -195,6 +183,46 @@ async def merge_change(change_id: ChangeId, data: Data, house: House, body: Merg
 async def close_change(change_id: ChangeId, data: Data, house: House) -> Change:
     """Withdraw the change; its branch stays."""
     return _view(await merging.close(data, house, change_id))
+
+
+@router.delete("/changes/{change_id}/branch")
+async def delete_change_branch(change_id: ChangeId, data: Data, house: House) -> Change:
+    """Remove the branch of a change that has ended; one that somebody moved, or that another change stands on, stays."""
+    return _view(await merging.delete_branch(data, house, change_id))
+
+
+@router.get("/changes/{change_id}/pull-request")
+async def get_pull_request(change_id: ChangeId, data: Data, house: House) -> PullRequest:
+    """The change as its forge shows it (AWM-13)."""
+    row = await merging.refreshed(data, house, change_id)
+    if row.number is None or row.url is None:
+        raise NotOffered(f"{row.repository_url[:200]} has no pull requests")
+    return PullRequest(
+        pull_request_number=row.number,
+        pull_request_title=row.title,
+        pull_request_url=row.url,
+        head_branch=row.head_branch,
+        base_branch=row.base_branch,
+        state=ChangeState(row.state),
+    )
+
+
+@router.get("/changes/{change_id}/reviews")
+async def list_reviews(change_id: ChangeId, data: Data, house: House) -> ReviewList:
+    """What reviewers said, on the forge or here."""
+    return ReviewList(reviews=[Review.model_validate(one) for one in await reviewing.reviews(data, house, change_id)])
+
+
+@router.post("/changes/{change_id}/reviews", status_code=201)
+async def review_change(change_id: ChangeId, body: ReviewRequest, data: Data, house: House) -> Review:
+    """Approve a change of plain git, or ask for changes; a forge with pages is reviewed there."""
+    return Review.model_validate(await reviewing.review(data, house, change_id, **body.model_dump()))
+
+
+@router.get("/changes/{change_id}/checks")
+async def list_checks(change_id: ChangeId, data: Data, house: House) -> CheckList:
+    """What programs of the forge think of the change's commit."""
+    return CheckList(checks=[Check.model_validate(vars(one)) for one in await reviewing.checks(data, house, change_id)])
 
 
 def _view(row: ChangeRow) -> Change:
