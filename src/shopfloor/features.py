@@ -7,10 +7,12 @@ from shopfloor.events import routes as events
 from shopfloor.forges import routes as forges
 from shopfloor.messages import routes as messages
 from shopfloor.sandboxes import routes as sandboxes
+from shopfloor.workorders import pin_routes as pins
 from shopfloor.workorders import routes as workorders
 
 ROUTERS: tuple[APIRouter, ...] = (
     workorders.router,
+    pins.router,
     events.router,
     messages.router,
     sandboxes.router,

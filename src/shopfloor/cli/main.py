@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import attach, changes, doctor, orders, serve
+from shopfloor.cli import attach, changes, doctor, orders, recover, serve
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "cancel": orders.cancel,
     "retry": orders.retry,
     "explain": orders.explain,
+    "recover": recover.recover,
     "doctor": doctor.doctor,
     "demo": demo.demo,
     "serve": serve.serve,

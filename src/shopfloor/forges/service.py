@@ -15,6 +15,7 @@ from shopfloor.forges import queries, rules, turns
 from shopfloor.forges.mirrors import bundles, golden, mirror, places, pushing, reading
 from shopfloor.forges.mirrors.bundles import Imported
 from shopfloor.forges.mirrors.glance import Glance
+from shopfloor.forges.mirrors.keeping import Keeping
 from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.mirrors.places import LOCK_SECONDS, Place
 from shopfloor.forges.mirrors.pushing import Pushed
@@ -153,6 +154,10 @@ class Repositories:
         place = self.place(url)
         await self._need(place, base_commit)
         return await bundles.take(place, bundle, order_id=order_id, branch=branch, base_commit=base_commit)
+
+    def keeping(self, url: str) -> Keeping:
+        """What is kept of this repository's orders beside what they delivered."""
+        return Keeping(self.place(url))
 
     async def progress(self, url: str, head: str | None, base_commit: str | None) -> GitProgress:
         """How far a branch has come; nothing, while there is no head."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -45,6 +45,29 @@ def _tokens(given: dict[str, str]) -> dict[str, str]:
 
 class BadConfiguration(Misconfigured):
     """The configuration is not usable."""
+
+
+class Retention(BaseModel):
+    """What is kept of sandboxes that were removed, and for how long. Days count from the order's end; 0 removes at the next sweep."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    completed: float = Field(14, ge=0)
+    """Days that pins of completed orders are kept. Their homes and spools go at once: all they led to is delivered."""
+    failed: float = Field(60, ge=0)
+    """Days that pins, homes and spools of failed orders are kept."""
+    cancelled: float = Field(30, ge=0)
+    """The same for cancelled orders."""
+    no_order: float = Field(14, ge=0)
+    """The same for sandboxes that belong to no order."""
+    logs: float = Field(90, ge=0)
+    """Days that the log lines of orders are kept below `data_dir`/logs."""
+    pin_bytes: int = Field(1 << 30, gt=0)
+    """Most bytes of files that one pin holds; the largest files are left out, and listed."""
+    leave: frozenset[str] = frozenset(
+        {"node_modules", ".venv", "venv", "__pycache__", ".tox", ".nox", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+    )
+    """Names of folders that tools make anew: not kept unless the repository itself has files there; named in the pin's note."""
 
 
 class Settings(BaseSettings):
@@ -89,6 +112,9 @@ class Settings(BaseSettings):
     """Agent profiles by name: `[agents.NAME]` in shopfloor.toml."""
     sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of sandbox adapters by name: `[sandboxes.local]`."""
+
+    retention: Retention = Field(default_factory=Retention)
+    """`[retention]`: what is kept of removed sandboxes."""
 
     @classmethod
     def settings_customise_sources(

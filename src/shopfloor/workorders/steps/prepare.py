@@ -100,7 +100,8 @@ async def _start(tools: Tools, attempt_id: str) -> bool:
     if running and running.life == Life.RUNNING:
         if order.base_commit:
             return True
-        await adapter.destroy(attempt.sandbox_id)  # started, but the crash came before its base was written down
+        # started, but the crash came before its base was written down
+        await tools.sandboxes.remove(attempt.sandbox_id, order.sandbox_type, reason="made anew after a crash")
     # Only now: the token of a sandbox that runs must stay what it is.
     async with tools.database.transaction() as session:
         brief = await _brief(session, attempt)
@@ -164,7 +165,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
     gate = Gate(api_socket=data / "door.sock", allow=frozenset(profile.allow), pipes=profile.pipes)
     spec = SandboxSpec(
         sandbox_id=attempt.sandbox_id,
-        labels={"work_order_id": order.agent_work_order_id, "attempt_id": attempt.attempt_id},
+        labels=_labels(order, attempt),
         checkout=Checkout(
             mirror=await tools.repositories.mirror(url),
             golden=golden,
@@ -188,6 +189,14 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
     job["api"]["url"] = view.api_url
     _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
     return spec
+
+
+def _labels(order: WorkOrder, attempt: Attempt) -> dict[str, str]:
+    return {
+        "work_order_id": order.agent_work_order_id,
+        "attempt_id": attempt.attempt_id,
+        "base_commit": order.base_commit or "",
+    }
 
 
 async def _job(
