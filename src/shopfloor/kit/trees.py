@@ -24,7 +24,7 @@ OPAQUE = ("user.overlay.opaque", "trusted.overlay.opaque")
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Something found, as it was when it was looked at."""
 

@@ -27,6 +27,8 @@ PACK = re.compile(rb"pack/pack-[0-9a-f]{40,64}\.pack")
 MOVED = re.compile(rb"^([0-9a-f]{40,64}) ([0-9a-f]{40,64}) ", re.MULTILINE)
 PACKED = re.compile(rb"^([0-9a-f]{40,64}) (refs/[!-~]{1,200})$", re.MULTILINE)
 ONLY = "HEAD"
+BESIDE = ("ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "rebase-merge/orig-head")
+"""Where git notes commits while it is at something."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,14 @@ def _heads(left: Left) -> tuple[str, dict[str, str]]:
         for entry in trees.survey(left.common / "refs", most=10 * MOST_HEADS).entries:
             if entry.kind == "file":
                 _note(found, f"refs/{entry.shown}", trees.read(left.common / "refs", entry.path, 100))
+        for entry in trees.survey(left.common / "worktrees", most=10 * MOST_HEADS).entries:
+            if entry.path.endswith(b"/HEAD"):
+                _note(found, f"worktrees/{entry.shown}", trees.read(left.common / "worktrees", entry.path, 100))
         for commit, name in PACKED.findall(trees.read(left.common, b"packed-refs", 16 << 20)):
             found.setdefault(name.decode(), commit.decode())
     _note(found, ONLY, head.encode())
+    for name in BESIDE:
+        _note(found, name, trees.read(left.git, name.encode(), 100))
     for entry in trees.survey(left.git / "logs", most=10 * MOST_HEADS).entries:
         if entry.kind == "file":
             _logged(found, left.git / "logs", entry)
@@ -99,7 +106,7 @@ async def salvage(
     head, found = await asyncio.to_thread(_heads, left)
     known = {base, *have}
     if not known.issuperset(found.values()):
-        known |= await _known(place, order_id, base, set(found.values()) - known)
+        known |= await _known(place, order_id, sandbox_id, base, set(found.values()) - known)
     new = {name: commit for name, commit in found.items() if commit not in known}
     done = Salvaged()
     for name in list(new)[MOST_HEADS:]:
@@ -112,7 +119,7 @@ async def salvage(
     return done
 
 
-async def _known(place: Place, order_id: str, base: str, commits: set[str]) -> set[str]:
+async def _known(place: Place, order_id: str, sandbox_id: str, base: str, commits: set[str]) -> set[str]:
     """Those the origin has, and those this order handed out: another order's are none of its business."""
     asked = "".join(f"{commit}\n" for commit in sorted(commits)).encode()
     said = await git.run("cat-file", "--batch-check", git_dir=place.mirror, stdin=asked) if asked else b""
@@ -120,7 +127,10 @@ async def _known(place: Place, order_id: str, base: str, commits: set[str]) -> s
     if commits <= known or not place.orders.exists():
         return known
     prefixes = (f"refs/shopfloor/orders/{order_id}/", f"{PINS}/{order_id}/")
-    refs = (await git.run("for-each-ref", "--format=%(objectname)", *prefixes, git_dir=place.orders)).decode().split()
+    said = await git.run("for-each-ref", "--format=%(objectname) %(refname)", *prefixes, git_dir=place.orders)
+    named = (line.split(" ", 1) for line in said.decode().splitlines())
+    # Its own pins do not count: who made them may have died before they were written down.
+    refs = [commit for commit, name in named if not name.startswith(f"{PINS}/{order_id}/{sandbox_id}/")]
     if refs:
         asked = "".join(f"{ref}\n" for ref in [*dict.fromkeys(refs), f"^{base}"]).encode()
         known |= set((await git.run("rev-list", "--stdin", git_dir=place.orders, stdin=asked)).decode().split())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shopfloor.forges.mirrors.keeping import NothingKept, Work, Wrote
 from shopfloor.kit.errors import Conflict
+from shopfloor.sandboxes import queries as sandboxes
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.leftovers import Archive, path_of
 from shopfloor.workorders.models import Artifact, Pin, WorkOrder
@@ -24,6 +25,12 @@ class PinGone(Conflict):
 
     status = 410
     hint = "[retention] in shopfloor.toml says how long such things are kept."
+
+
+class KeptElsewhere(Conflict):
+    """This is kept on another host."""
+
+    hint = "Ask a server that runs there."
 
 
 class NotRestorable(Conflict):
@@ -53,6 +60,11 @@ async def kept(tools: Tools, pin: Pin) -> Kept:
     async with tools.database.reading() as session:
         all_of_it = await queries.pins_of_sandbox(session, pin.sandbox_id)
         order = await queries.get(session, pin.work_order_id) if pin.work_order_id else None
+        row = await sandboxes.find(session, pin.sandbox_id)
+    if row and row.host_id != tools.sandboxes.host_id:
+        raise KeptElsewhere(
+            f"the commits of {pin.sandbox_id} are kept on {row.host_id}, this is {tools.sandboxes.host_id}"
+        )
     newest = {one.kind: one for one in reversed(all_of_it)} | {pin.kind: pin}
     found = newest.get(PinKind.COMMITS), newest.get(PinKind.FILES)
     if order is None or not any(found):

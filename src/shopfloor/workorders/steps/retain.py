@@ -18,6 +18,7 @@ from shopfloor.events import log as events
 from shopfloor.events.catalog import LeftoversRemoved
 from shopfloor.kit import log
 from shopfloor.kit.db import Session
+from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, Pin, WorkOrder
 from shopfloor.workorders.rules import OrderStatus, PinKind, expired
@@ -73,12 +74,16 @@ def days(tools: Tools) -> dict[str, float]:
 
 
 async def _pins(tools: Tools) -> list[Going]:
+    here_too = tools.sandboxes.host_id
     async with tools.database.reading() as session:
         here = await queries.moment(session)
         rows = await session.execute(
             sa.select(Pin, WorkOrder.status, WorkOrder.execution_completed_at)
             .outerjoin(WorkOrder, WorkOrder.agent_work_order_id == Pin.work_order_id)
+            .outerjoin(SandboxRow, SandboxRow.sandbox_id == Pin.sandbox_id)
             .where(Pin.gone_at.is_(None))
+            # Commits lie in their host's own repositories: only there can they go.
+            .where(sa.or_(Pin.kind != PinKind.COMMITS, SandboxRow.host_id == here_too, SandboxRow.host_id.is_(None)))
         )
         found = []
         for pin, status, ended in rows:
