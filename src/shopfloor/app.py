@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import socket
@@ -35,6 +36,7 @@ from shopfloor.sandboxes.rules import LIVE
 from shopfloor.sandboxes.service import Sandboxes, host_id
 from shopfloor.workorders.journal import Journal
 from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.pin import pin
 
 logger = log.get(__name__)
 
@@ -87,7 +89,9 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
         sandboxes=sandboxes,
         repositories=repositories,
         blobs=BlobStore(settings.blobs),
+        ingest=ingest,
     )
+    sandboxes.keep = functools.partial(pin, tools)
     log.also_to(Journal(settings.data_dir / "logs"))
     state: dict[str, Any] = {
         "settings": settings,

@@ -9,10 +9,12 @@ from shopfloor.gateway import routes as gateway
 from shopfloor.messages import routes as messages
 from shopfloor.projects import routes as projects
 from shopfloor.sandboxes import routes as sandboxes
+from shopfloor.workorders import pin_routes as pins
 from shopfloor.workorders import routes as workorders
 
 ROUTERS: tuple[APIRouter, ...] = (
     workorders.router,
+    pins.router,
     events.router,
     messages.router,
     sandboxes.router,

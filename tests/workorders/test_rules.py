@@ -59,8 +59,8 @@ def test_an_attempt_is_done_only_after_delivering(wishes: list[AttemptState]) ->
         ]
 
 
-def test_a_completed_order_is_final() -> None:
-    assert ORDER.final(OrderStatus.COMPLETED)
+def test_a_completed_order_only_goes_on_when_a_forge_asks_for_more() -> None:
+    assert ORDER.moves[OrderStatus.COMPLETED] == {OrderStatus.PENDING}
 
 
 def test_only_finished_orders_cannot_be_cancelled() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import accounts, attach, changes, doctor, forges, orders, projects, serve
+from shopfloor.cli import accounts, attach, changes, doctor, forges, orders, projects, recover, serve
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": orders.retry,
     "explain": orders.explain,
     "costs": accounts.costs,
+    "recover": recover.recover,
     "doctor": doctor.doctor,
     "verify": forges.verify,
     "issues": forges.issues,

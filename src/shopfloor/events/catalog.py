@@ -74,6 +74,15 @@ class AttemptAdopted(WorkOrderEvent, frozen=True, kw_only=True):
     to_engine: str
 
 
+class LeftoversRemoved(WorkOrderEvent, frozen=True, kw_only=True):
+    """What an order that did not complete left on this host was let go by policy."""
+
+    type: ClassVar[str] = "work.leftovers_removed"
+    what: str
+    name: str
+    reason: str
+
+
 class WorkflowPhaseChanged(WorkOrderEvent, frozen=True, kw_only=True):
     """The order's workflow entered a phase."""
 
@@ -218,6 +227,33 @@ class EgressDenied(SandboxEvent, frozen=True, kw_only=True):
     type: ClassVar[str] = "egress.denied"
     method: str
     target: str
+    reason: str
+
+
+class WorkPinned(SandboxEvent, frozen=True, kw_only=True):
+    """Something a sandbox held beyond what was handed out is kept."""
+
+    type: ClassVar[str] = "work.pinned"
+    pin: int
+    kind: str
+    size: int
+    reason: str = ""
+    note: str = ""
+
+
+class WorkNotPinned(SandboxEvent, frozen=True, kw_only=True):
+    """What a sandbox holds could not be kept, so the sandbox stays."""
+
+    type: ClassVar[str] = "work.not_pinned"
+    reason: str
+
+
+class PinExpired(SandboxEvent, frozen=True, kw_only=True):
+    """Something kept was let go by policy."""
+
+    type: ClassVar[str] = "work.pin_expired"
+    pin: int
+    kind: str
     reason: str
 
 

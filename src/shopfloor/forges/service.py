@@ -17,6 +17,7 @@ from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors import bundles, golden, mirror, places, pushing, reading
 from shopfloor.forges.mirrors.bundles import Imported
 from shopfloor.forges.mirrors.glance import Glance
+from shopfloor.forges.mirrors.keeping import Keeping
 from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.mirrors.places import LOCK_SECONDS, Place
 from shopfloor.forges.mirrors.pushing import Pushed
@@ -160,6 +161,10 @@ class Repositories:
         place = self.place(url)
         await self._need(place, base_commit)
         return await bundles.take(place, bundle, order_id=order_id, branch=branch, base_commit=base_commit)
+
+    def keeping(self, url: str) -> Keeping:
+        """What is kept of this repository's orders beside what they delivered."""
+        return Keeping(self.place(url))
 
     async def progress(self, url: str, head: str | None, base_commit: str | None) -> GitProgress:
         """How far a branch has come; nothing, while there is no head."""
@@ -350,10 +355,8 @@ async def note_if_same(session: Session, seen: Change, verdict: Verdict) -> Chan
 async def plan(session: Session, change_id: str, head_commit: str, commit: str) -> None:
     """Note the commit that is about to be pushed; raises ChangeEnded when there is no such open change any more."""
     same = sa.and_(Change.change_id == change_id, Change.head_commit == head_commit, Change.state == ChangeState.OPEN)
-    noted = await session.execute(
-        sa.update(Change).where(same).values(planned_commit=commit).returning(Change.change_id)
-    )
-    if noted.first() is None:
+    noted = sa.update(Change).where(same).values(planned_commit=commit).returning(Change.change_id)
+    if (await session.execute(noted)).first() is None:
         raise ChangeEnded
 
 
@@ -371,12 +374,8 @@ async def end(session: Session, change_id: str, to: ChangeState, merge_commit: s
     order, stamp = change.work_order_id, cast("Any", db_time())
     if to == ChangeState.MERGED:
         change.merge_commit, change.merged_at = merge_commit, stamp
-        merged = ChangeMerged(
-            work_order_id=order,
-            change_id=change_id,
-            base_branch=change.base_branch,
-            merge_sha=merge_commit or "",
-        )
+        facts = {"work_order_id": order, "change_id": change_id, "base_branch": change.base_branch}
+        merged = ChangeMerged(**facts, merge_sha=merge_commit or "")
         await events.append(session, merged)
     else:
         change.closed_at = stamp

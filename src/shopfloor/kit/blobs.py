@@ -68,6 +68,33 @@ class BlobStore:
             raise
         return digest.hexdigest(), size
 
+    @contextlib.asynccontextmanager
+    async def draft(self) -> AsyncIterator[Path]:
+        """A place beside the blobs to write a file at that `keep` takes in; what is not taken is removed."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".incoming-", dir=self.root)
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    async def keep(self, draft: Path) -> tuple[str, int]:
+        """Take in a finished file of ours, durably; answers (sha256 hex, size in bytes)."""
+        return await asyncio.to_thread(self._take_in, draft)
+
+    def _take_in(self, draft: Path) -> tuple[str, int]:
+        with draft.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+        self._keep(draft, sha256)
+        return sha256, size
+
+    def remove(self, sha256: str) -> None:
+        """Let a blob go that nothing names any more."""
+        self._place(sha256).unlink(missing_ok=True)
+
     def _place(self, sha256: str) -> Path:
         if len(sha256) != 64 or not all(c in "0123456789abcdef" for c in sha256):
             raise BlobNotFound(f"{sha256!r} is not a sha256")

@@ -96,6 +96,29 @@ def _origins(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+class Retention(BaseModel):
+    """What is kept of sandboxes that were removed, and for how long. Days count from the order's end; 0 removes at the next sweep."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    completed: float = Field(14, ge=0)
+    """Days that pins of completed orders are kept. Their homes and spools go at once: all they led to is delivered."""
+    failed: float = Field(60, ge=0)
+    """Days that pins, homes and spools of failed orders are kept."""
+    cancelled: float = Field(30, ge=0)
+    """The same for cancelled orders."""
+    no_order: float = Field(14, ge=0)
+    """The same for sandboxes that belong to no order."""
+    logs: float = Field(90, ge=0)
+    """Days that the log lines of orders are kept below `data_dir`/logs."""
+    pin_bytes: int = Field(1 << 30, gt=0)
+    """Most bytes of files that one pin holds; the largest files are left out, and listed."""
+    leave: frozenset[str] = frozenset(
+        {"node_modules", ".venv", "venv", "__pycache__", ".tox", ".nox", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+    )
+    """Names of folders that tools make anew: not kept unless the repository itself has files there; named in the pin's note."""
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. Durations in seconds, sizes in bytes."""
 
@@ -144,6 +167,9 @@ class Settings(BaseSettings):
     """What the models of one work order may cost when nothing else is said; empty: no limit."""
     sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of sandbox adapters by name: `[sandboxes.local]`."""
+
+    retention: Retention = Field(default_factory=Retention)
+    """`[retention]`: what is kept of removed sandboxes."""
 
     @classmethod
     def settings_customise_sources(

@@ -160,6 +160,24 @@ class Denied:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remains:
+    """Where what an agent left lies on the host, as the adapter laid it out: hostile content, to be read by `kit.trees` alone."""
+
+    files: Path
+    """The work tree."""
+    layered: bool
+    """Only what differs from the base commit lies there (an overlay's upper layer); else everything does."""
+    git: Path
+    """The folder with HEAD and its log, where the program's own hand has not moved it."""
+    common: Path
+    """The folder with refs and objects."""
+    shared: bool = False
+    """Other sandboxes have refs and objects there, too."""
+    since: float = 0
+    """Objects that are older are not this sandbox's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecResult:
     """A command that ran in a sandbox to its end or to its timeout."""
 
@@ -234,6 +252,12 @@ class Adapter(Protocol):
 
     async def stop(self, sandbox_id: str, *, grace_seconds: float = 10) -> None:
         """Ask the main program to end (SIGTERM), then end the whole sandbox."""
+
+    async def halt(self, sandbox_id: str) -> None:
+        """End the sandbox if it runs, at once and with all its processes; its files stay. Idempotent."""
+
+    def remains(self, sandbox_id: str) -> Remains | None:
+        """Where its files lie; None when there is no such sandbox here."""
 
     async def destroy(self, sandbox_id: str) -> None:
         """End the sandbox if it runs and remove everything of it but the `writable` folders. Idempotent."""

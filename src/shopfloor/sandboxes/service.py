@@ -1,20 +1,23 @@
 """Sandboxes: reserved under the host's cap, created, watched, ended, reaped. Sole writer of the table."""
 
 import asyncio
+import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
+from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
-from shopfloor.events.catalog import EgressDenied, SandboxHeartbeatMissed, SandboxStateChanged
+from shopfloor.events.catalog import EgressDenied, SandboxHeartbeatMissed, SandboxStateChanged, WorkNotPinned
 from shopfloor.kit import ids, log, plugins
 from shopfloor.kit.config import Settings
-from shopfloor.kit.db import Database, Session, db_time
-from shopfloor.kit.errors import Conflict, Misconfigured
+from shopfloor.kit.db import AWAY, Database, Session, db_time
+from shopfloor.kit.errors import Conflict, Misconfigured, Unavailable
 from shopfloor.sandboxes import queries
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.port import Adapter, Capabilities, Finding, Life, SandboxInfo, SandboxSpec
@@ -37,8 +40,21 @@ class CapacityExhausted(Conflict):
     hint = "Wait for one to end, delete one, or raise max_sandboxes."
 
 
+class NotPinned(Unavailable):
+    """What the sandbox holds could not be brought to safety, so it was not removed."""
+
+    hint = "It is tried again. Free disk space, or see the server's log; 'shopfloor explain' tells the newest reason."
+
+
 class BadSandboxSettings(Misconfigured):
     """The settings of a sandbox adapter are not usable."""
+
+
+class Keep(Protocol):
+    """Whoever brings to safety what a stopped sandbox holds. Idempotent; what it raises keeps the sandbox from being removed."""
+
+    async def __call__(self, sandbox_id: str, sandbox_type: str, labels: Mapping[str, str], reason: str) -> None:
+        """Return once everything worth keeping is durable elsewhere."""
 
 
 class Sandboxes:
@@ -50,6 +66,9 @@ class Sandboxes:
         self.host_id = host_id
         self.root = settings.data_dir / "sandboxes"
         self._adapters: dict[str, Adapter] = {}
+        self.keep: Keep | None = None
+        """Asked before anything is removed."""
+        self._removing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def adapter(self, sandbox_type: str) -> Adapter:
         """The adapter of that name, set up with its part of the configuration."""
@@ -177,12 +196,40 @@ class Sandboxes:
             await auth.revoke(session, sandbox_id)
             if found and found.exit_code is not None:
                 (await queries.get(session, sandbox_id)).exit_code = found.exit_code
-        await adapter.destroy(sandbox_id)
+        await self.remove(sandbox_id, row.sandbox_type, reason=reason)
         await self.move(sandbox_id, SandboxState.TERMINATED, reason=reason)
         logger.info(
             "sandbox_cleanup_completed", agent_work_order_id=row.work_order_id, sandbox_id=sandbox_id, reason=reason
         )
         return took, forced or took >= grace_seconds * 1000 > 0
+
+    async def remove(self, sandbox_id: str, sandbox_type: str, *, reason: str) -> None:
+        """Stop a sandbox, bring to safety what it holds, then remove it, in this order. Raises NotPinned and leaves it. Idempotent."""
+        adapter = self.adapter(sandbox_type)
+        async with self._removing.setdefault(sandbox_id, asyncio.Lock()):
+            found = await adapter.get(sandbox_id)
+            await adapter.halt(sandbox_id)
+            if self.keep:
+                try:
+                    await self.keep(sandbox_id, sandbox_type, found.labels if found else {}, reason)
+                except Exception as error:
+                    await self._refuse(sandbox_id, error)
+                    raise NotPinned(
+                        f"{sandbox_id} was not removed, as what it holds could not be pinned: {error}"
+                    ) from error
+            await adapter.destroy(sandbox_id)
+
+    async def _refuse(self, sandbox_id: str, error: Exception) -> None:
+        """Let the row say why its sandbox is still there; told once for each reason."""
+        why = f"not removed, its work could not be pinned (tried again): {type(error).__name__}: {error}"[:1000]
+        logger.warning("sandbox_not_removed", sandbox_id=sandbox_id, reason=why, exc_info=error)
+        with contextlib.suppress(*AWAY):
+            async with self.database.transaction() as session:
+                row = await queries.find(session, sandbox_id)
+                if row and row.reason != why:
+                    row.reason = why
+                    fact = WorkNotPinned(sandbox_id=sandbox_id, reason=why)
+                    await events.append(session, fact, work_order_id=row.work_order_id)
 
     async def settle(self) -> None:
         """End the rows of sandboxes without a work order whose program, lease or keeper has ended: nobody else watches them."""
@@ -213,8 +260,13 @@ class Sandboxes:
             for found in await self.adapter(name).list():
                 async with self.database.reading() as session:
                     row = await queries.find(session, found.sandbox_id)
-                if row is None or row.state not in LIVE:
-                    await self.adapter(name).destroy(found.sandbox_id)
+                if row is not None and row.state in LIVE:
+                    continue
+                try:
+                    await self.remove(found.sandbox_id, name, reason=row.reason if row else "no order knows it")
+                except Exception as error:  # the others must not wait for this one
+                    logger.warning("sandbox_reap_failed", sandbox_id=found.sandbox_id, error=str(error))
+                else:
                     gone.append(found.sandbox_id)
         if gone:
             logger.info("sandboxes_reaped", sandbox_ids=gone)

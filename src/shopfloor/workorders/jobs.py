@@ -28,9 +28,10 @@ from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, Phase
 from shopfloor.workorders.steps import Claimed, Tools, react
 from shopfloor.workorders.steps.bury import bury
-from shopfloor.workorders.steps.conclude import conclude, sweep_folders
+from shopfloor.workorders.steps.conclude import conclude
 from shopfloor.workorders.steps.deliver import deliver
 from shopfloor.workorders.steps.prepare import claim, prepare, start_early
+from shopfloor.workorders.steps.retain import sweep
 from shopfloor.workorders.steps.run import TICK_SECONDS, finish, give_up, watch
 
 logger = log.get(__name__)
@@ -61,6 +62,9 @@ TRIES = 5
 PATIENCE_SECONDS = {"prepare": 15.0, "watch": 15.0, "deliver": 120.0}
 """How long a step tries again what cannot be done right now (an origin not reached) before its attempt fails."""
 TEND_SECONDS = 5.0
+REAP_SECONDS = 60.0
+RETENTION_TURNS = 10
+"""Every so many turns of the reaper, what policy no longer keeps goes."""
 
 
 @dataclass
@@ -312,12 +316,15 @@ class Jobs:
             await conclude(self.tools, attempt.attempt_id)
 
     async def _reap(self) -> None:
+        turn = 0
         while True:
-            await asyncio.sleep(60)
+            await asyncio.sleep(REAP_SECONDS)
             await self.tools.sandboxes.reap()
             await self.tools.repositories.evict_all()
             await asyncio.to_thread(self.tools.blobs.sweep)
-            await sweep_folders(self.tools)
+            turn += 1
+            if turn % RETENTION_TURNS == 1:
+                await sweep(self.tools)
 
     async def _react(self) -> None:
         """Keep orders' phase and conversation up to date from the facts, and wake whoever waits for them."""

@@ -105,3 +105,29 @@ class Artifact(Base):
     note: Mapped[str] = mapped_column(sa.Text, default="")
     """Why it could not be imported."""
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
+
+
+class Pin(Base):
+    """Something a removed sandbox held beyond what was handed out, kept until policy lets it go."""
+
+    __tablename__ = "pins"
+    __table_args__ = (sa.UniqueConstraint("sandbox_id", "kind", "content"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sandbox_id: Mapped[str] = mapped_column(sa.String(255))
+    work_order_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
+    attempt_id: Mapped[str | None] = mapped_column(sa.String(50))
+    kind: Mapped[str] = mapped_column(sa.String(20))
+    content: Mapped[str] = mapped_column(sa.String(64), index=True)
+    """The blob's sha256; for commits, the hash of their names."""
+    refs: Mapped[list[str]] = mapped_column(default=list)
+    """References in the repository of the orders' commits."""
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    size: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    reason: Mapped[str] = mapped_column(sa.Text, default="")
+    """Why the sandbox ended."""
+    note: Mapped[str] = mapped_column(sa.Text, default="")
+    """What could not be kept, or was left out by policy."""
+    created_at: Mapped[datetime] = mapped_column(server_default=db_time())
+    gone_at: Mapped[datetime | None]
+    """When policy let it go."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from shopfloor.events.models import EventRow
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
-from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
+from shopfloor.workorders.models import Artifact, Attempt, Pin, WorkOrder
 from shopfloor.workorders.rules import ENDS, AttemptState, OrderStatus
 
 BUNDLES = ("checkpoint.bundle", "result.bundle")
@@ -20,6 +20,12 @@ class WorkOrderNotFound(NotFound):
     """There is no such work order."""
 
     hint = "GET /api/v1/agent-work-orders lists them."
+
+
+class PinNotFound(NotFound):
+    """There is no such pin."""
+
+    hint = "'shopfloor recover' lists what is kept."
 
 
 class AttemptNotFound(NotFound):
@@ -127,6 +133,47 @@ async def newest_artifact(session: Session, order_id: str) -> Artifact | None:
     """The newest bundle, refused or not."""
     query = sa.select(Artifact).where(Artifact.work_order_id == order_id, Artifact.name.in_(BUNDLES))
     return await session.scalar(query.order_by(Artifact.id.desc()).limit(1))
+
+
+async def imported_heads(session: Session, order_id: str) -> set[str]:
+    """The commits that an order's bundles brought to this host."""
+    query = sa.select(Artifact.head_commit).where(Artifact.work_order_id == order_id, Artifact.imported.is_(True))
+    return {head for head in await session.scalars(query) if head}
+
+
+async def find_attempt(session: Session, sandbox_id: str) -> Attempt | None:
+    """The attempt that ran in a sandbox, if there was one."""
+    return await session.scalar(sa.select(Attempt).where(Attempt.sandbox_id == sandbox_id))
+
+
+async def same_artifact(session: Session, attempt_id: str, name: str | None, sha256: str) -> bool:
+    """Whether an attempt handed out these very bytes (under that name)."""
+    query = sa.select(Artifact.id).where(Artifact.attempt_id == attempt_id, Artifact.sha256 == sha256)
+    return await session.scalar(query.where(Artifact.name == name) if name else query) is not None
+
+
+async def pins(
+    session: Session, order_id: str | None, *, limit: int = 500, offset: int = 0
+) -> tuple[Sequence[Pin], int]:
+    """A page of what is or was kept (of one order), newest first, and how much there is in all."""
+    query = sa.select(Pin) if order_id is None else sa.select(Pin).where(Pin.work_order_id == order_id)
+    total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
+    rows = await session.scalars(query.order_by(Pin.id.desc()).limit(limit).offset(offset))
+    return rows.all(), total or 0
+
+
+async def pin(session: Session, order_id: str | None, pin_id: int) -> Pin:
+    """One pin; raises PinNotFound."""
+    found = await session.get(Pin, pin_id)
+    if found is None or (order_id is not None and found.work_order_id != order_id):
+        raise PinNotFound(f"there is no pin {pin_id}" + (f" of {order_id}" if order_id else ""))
+    return found
+
+
+async def pins_of_sandbox(session: Session, sandbox_id: str) -> Sequence[Pin]:
+    """What is kept of one sandbox, newest first."""
+    query = sa.select(Pin).where(Pin.sandbox_id == sandbox_id, Pin.gone_at.is_(None))
+    return (await session.scalars(query.order_by(Pin.id.desc()))).all()
 
 
 async def handed_out(session: Session, attempt_id: str) -> int:

@@ -40,6 +40,7 @@ from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.explain import explain
 from shopfloor.workorders.steps.prepare import look_ahead
 from shopfloor.workorders.steps.receive import import_commits
+from shopfloor.workorders.steps.recover import start_from
 from shopfloor.workorders.steps.terms import paying, terms
 
 router = APIRouter(prefix="/api/v1", tags=["work orders"])
@@ -156,6 +157,10 @@ async def retry_work_order(
     """Continue a failed or cancelled order from its last commit and conversation."""
     wish = body or RetryRequest()
     profile = agents.profile(house.settings, wish.agent) if wish.agent else None
+    if wish.pin is not None:
+        async with house.database.reading() as session:
+            order = await queries.get(session, order_id)
+        await start_from(house, order, wish.pin)
     async with house.database.transaction() as session:
         order = await queries.locked(session, order_id)
         if profile and wish.agent != order.agent:

@@ -1,5 +1,6 @@
 """The law of work orders: statuses, attempts, workflows, phases, back-off. Pure."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from shopfloor.kit.errors import Malformed
@@ -115,3 +116,23 @@ def back_off_seconds(lost_attempts: int) -> float:
 def after_loss(attempts: int, max_attempts: int) -> OrderStatus:
     """What becomes of an order whose attempt was lost: another try, or a person's."""
     return OrderStatus.PENDING if attempts < max_attempts else OrderStatus.FAILED
+
+
+class PinKind(StrEnum):
+    """What is kept of a sandbox."""
+
+    COMMITS = "commits"
+    """Commits that were not handed out."""
+    FILES = "files"
+    """Files that were in no commit."""
+    SPOOL = "spool"
+    """The agent's own log, and reports that did not arrive."""
+    NOTE = "note"
+    """Nothing; the note says what was left out or could not be reached."""
+
+
+def expired(status: str | None, age_days: float, days: Mapping[str, float]) -> bool:
+    """Whether policy lets go of what an order left; `age_days` since it finished. What may still go on never expires."""
+    if status is not None and status not in FINISHED:
+        return False
+    return age_days > days["no_order" if status is None else status]

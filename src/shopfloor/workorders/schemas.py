@@ -108,6 +108,52 @@ class RetryRequest(Body):
     model: str | None = Field(None, max_length=200)
     budget_usd: float | None = Field(None, gt=0, le=1e9)
     """A new budget for the whole order, what was spent included."""
+    pin: int | None = Field(None, ge=1, le=2**31 - 1)
+    """Start from what was pinned instead of the last commit that was handed out."""
+
+
+class PinView(Schema):
+    """Something kept of a removed sandbox."""
+
+    id: int
+    sandbox_id: str
+    work_order_id: str | None
+    attempt_id: str | None
+    kind: str
+    content: str
+    refs: list[str]
+    facts: dict[str, Any]
+    size: int
+    reason: str
+    note: str
+    created_at: Timestamp
+    gone_at: Timestamp | None
+
+
+class PinPage(Schema):
+    """What is or was kept, newest first."""
+
+    pins: list[PinView]
+    total_count: int
+    has_more: bool
+
+
+class GoingView(Schema):
+    """Something that policy lets go."""
+
+    what: str
+    name: str
+    work_order_id: str | None
+    size: int
+    why: str
+    pin: int | None
+
+
+class SweepResponse(Schema):
+    """What went, or would go."""
+
+    dry_run: bool
+    going: list[GoingView]
 
 
 class PhaseHistory(Schema):

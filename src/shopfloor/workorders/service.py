@@ -1,6 +1,7 @@
 """Work orders: created, claimed, moved, cancelled, retried. Sole writer of their tables."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, cast
 
 import orjson
@@ -9,11 +10,13 @@ import sqlalchemy as sa
 from shopfloor.events import log as events
 from shopfloor.events.catalog import (
     AttemptStateChanged,
+    PinExpired,
     ResultSubmitted,
     WorkflowPhaseChanged,
     WorkOrderCreated,
     WorkOrderFinished,
     WorkOrderStatusChanged,
+    WorkPinned,
 )
 from shopfloor.gateway.queries import paused
 from shopfloor.kit import ids, log
@@ -21,7 +24,7 @@ from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Conflict
 from shopfloor.sandboxes.service import Sandboxes
 from shopfloor.workorders import queries
-from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
+from shopfloor.workorders.models import Artifact, Attempt, Pin, WorkOrder
 from shopfloor.workorders.rules import ATTEMPT, ENDS, FINISHED, ORDER, AttemptState, OrderStatus, Phase
 
 logger = log.get(__name__)
@@ -245,6 +248,53 @@ async def add_artifact(session: Session, sandbox_id: str, **columns: Any) -> Art
     session.add(artifact)
     await session.flush()
     return artifact
+
+
+async def add_restored(session: Session, artifact: Artifact) -> None:
+    """Record a bundle that was made from what is kept; it is the order's newest from now on."""
+    session.add(artifact)
+    await session.flush()
+
+
+async def record_pins(session: Session, pins: Sequence[Pin]) -> None:
+    """Write down what is kept of a sandbox, each thing once, with its facts."""
+    for pin in pins:
+        same = sa.select(Pin.id).where(
+            Pin.sandbox_id == pin.sandbox_id, Pin.kind == pin.kind, Pin.content == pin.content
+        )
+        if await session.scalar(same) is not None:
+            continue
+        session.add(pin)
+        await session.flush()
+        fact = WorkPinned(
+            sandbox_id=pin.sandbox_id,
+            pin=pin.id,
+            kind=pin.kind,
+            size=pin.size,
+            reason=pin.reason[:500],
+            note=pin.note[:500],
+        )
+        await events.append(session, fact, work_order_id=pin.work_order_id)
+        logger.info(
+            "work_pinned",
+            agent_work_order_id=pin.work_order_id,
+            sandbox_id=pin.sandbox_id,
+            pin=pin.id,
+            kind=pin.kind,
+            size=pin.size,
+        )
+
+
+async def let_go(session: Session, pin_id: int, reason: str) -> Pin | None:
+    """Write down that policy lets a pin go; None when it has gone before."""
+    pin = await session.get(Pin, pin_id, with_for_update=True, populate_existing=True)
+    if pin is None or pin.gone_at is not None:
+        return None
+    pin.gone_at = cast("Any", db_time())
+    fact = PinExpired(sandbox_id=pin.sandbox_id, pin=pin.id, kind=pin.kind, reason=reason)
+    await events.append(session, fact, work_order_id=pin.work_order_id)
+    await session.flush()
+    return pin
 
 
 async def request_cancel(session: Session, order: WorkOrder) -> None:

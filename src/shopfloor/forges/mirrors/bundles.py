@@ -61,10 +61,11 @@ class Header:
 
 def order_ref(order_id: str, branch: str) -> str:
     """Where an order's commits are kept."""
-    return f"refs/shopfloor/orders/{_order(order_id)}/{our_branch(branch)}"
+    return f"refs/shopfloor/orders/{order_part(order_id)}/{our_branch(branch)}"
 
 
-def _order(order_id: str) -> str:
+def order_part(order_id: str) -> str:
+    """The id of a work order as one part of a reference's name."""
     if "/" in order_id or not is_branch(order_id):
         raise Malformed(f"{order_id[:80]!r} is not the id of a work order")
     return order_id
@@ -106,9 +107,9 @@ async def take(place: Place, bundle: Path, *, order_id: str, branch: str, base_c
         if not await _known(place, ref, head):
             file.seek(found.length)
             async with place.scratch() as quarantine:
-                await _unpack(place, quarantine, file, max(size, 1 << 20))
+                await unpack(place, quarantine, file, max(size, 1 << 20))
                 await _examine(place, quarantine, head, base_commit)
-                await asyncio.to_thread(_join, quarantine, place.orders / "objects" / "pack")
+                await asyncio.to_thread(join, quarantine, place.orders / "objects" / "pack")
         moved = await _advance(place, ref, order_id, head)
     counted = await git.run("rev-list", "--count", f"{base_commit}..{head}", git_dir=place.orders)
     return Imported(head, int(counted), ref, moved)
@@ -138,7 +139,8 @@ async def _known(place: Place, ref: str, head: str) -> bool:
     return now == head or (await has(place.orders, head) and await is_ancestor(place.orders, head, now))
 
 
-async def _unpack(place: Place, quarantine: Path, file: BinaryIO | io.FileIO, size: int) -> None:
+async def unpack(place: Place, quarantine: Path, file: BinaryIO | io.FileIO, size: int) -> None:
+    """Check and index the pack that a file goes on with, in a quarantine; raises BundleRefused."""
     (quarantine / "pack").mkdir()
     (quarantine / "info").mkdir()
     (quarantine / "info" / "alternates").write_text(f"{place.mirror / 'objects'}\n")
@@ -158,17 +160,8 @@ async def _unpack(place: Place, quarantine: Path, file: BinaryIO | io.FileIO, si
 
 async def _examine(place: Place, quarantine: Path, head: str, base_commit: str) -> None:
     """Everything that the head needs is in the bundle or comes from the origin, and the work began at its base."""
+    await complete(place, quarantine, head, base_commit)
     env = {"GIT_OBJECT_DIRECTORY": str(quarantine)}
-    if not await has(place.mirror, base_commit):
-        raise CommitNotFound(f"the base {base_commit[:80]} is not a commit of the origin")
-    whole = await git.call(
-        *("rev-list", "--objects", "--quiet", head, f"^{base_commit}"),
-        git_dir=place.mirror,
-        env=env,
-        timeout=IMPORT_SECONDS,
-    )
-    if whole.exit_code != 0:
-        raise BundleRefused(f"the bundle is not complete: {whole.stderr[:300]}")
     based = await git.call("merge-base", "--is-ancestor", base_commit, head, git_dir=place.mirror, env=env)
     if based.exit_code != 0:
         raise BundleRefused(
@@ -176,7 +169,21 @@ async def _examine(place: Place, quarantine: Path, head: str, base_commit: str) 
         )
 
 
-def _join(quarantine: Path, packs: Path) -> None:
+async def complete(place: Place, quarantine: Path, head: str, base_commit: str) -> None:
+    """Raise BundleRefused unless everything that the head needs is in the quarantine or comes from the origin."""
+    if not await has(place.mirror, base_commit):
+        raise CommitNotFound(f"the base {base_commit[:80]} is not a commit of the origin")
+    whole = await git.call(
+        *("rev-list", "--objects", "--quiet", head, f"^{base_commit}"),
+        git_dir=place.mirror,
+        env={"GIT_OBJECT_DIRECTORY": str(quarantine)},
+        timeout=IMPORT_SECONDS,
+    )
+    if whole.exit_code != 0:
+        raise BundleRefused(f"the bundle is not complete: {whole.stderr[:300]}")
+
+
+def join(quarantine: Path, packs: Path) -> None:
     """Move the packs over, the index last, as that makes a pack visible."""
     made = sorted((quarantine / "pack").iterdir(), key=lambda path: path.suffix == ".idx")
     for path in made:

@@ -18,7 +18,7 @@ from shopfloor.sandboxes.adapters import _client, _folder, _limits
 from shopfloor.sandboxes.adapters._keeper import plan
 from shopfloor.sandboxes.adapters._keeper.plan import GatePlan, Plan
 from shopfloor.sandboxes.adapters._spawn import Spawner
-from shopfloor.sandboxes.port import Denied, ExecResult, Life, SandboxInfo, SandboxSpec
+from shopfloor.sandboxes.port import Denied, ExecResult, Life, Remains, SandboxInfo, SandboxSpec
 
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 PATIENCE = 3.0
@@ -194,13 +194,15 @@ class Kept:
                 late = time.monotonic() + PATIENCE
         return None
 
-    async def destroy(self, sandbox_id: str) -> None:
-        """End the sandbox if it runs and remove everything of it but the `writable` folders."""
+    async def halt(self, sandbox_id: str) -> None:
+        """End the sandbox if it runs, at once and with all its processes; its files stay."""
+        with contextlib.suppress(SandboxNotFound, FileNotFoundError, NotADirectoryError):
+            await self._halt(self._folder(sandbox_id))
+
+    async def _halt(self, folder: Path) -> Plan | None:
+        """Answers the plan if it can be read; FileNotFoundError when there is no such sandbox."""
         try:
-            folder = self._folder(sandbox_id)
             found: Plan | None = plan.load(str(folder))
-        except (SandboxNotFound, FileNotFoundError, NotADirectoryError):
-            return
         except plan.BadPlan:
             found = None
         await self._end(folder, 0)
@@ -208,6 +210,30 @@ class Kept:
             await asyncio.to_thread(_folder.kill_holders, folder)
         else:
             await _folder.end_rest(folder)
+        return found
+
+    def remains(self, sandbox_id: str) -> Remains | None:
+        """Where its files lie on the host."""
+        with contextlib.suppress(SandboxNotFound, FileNotFoundError, NotADirectoryError):
+            folder = self._folder(sandbox_id)
+            made = (folder / plan.PLAN).stat().st_mtime
+            try:
+                return self.laid_out(folder, plan.load(str(folder)), made)
+            except plan.BadPlan:
+                return self.laid_out(folder, None, made)
+        return None
+
+    def laid_out(self, folder: Path, found: Plan | None, made: float) -> Remains:
+        """Where the files of the sandbox in `folder` lie; its plan may be unreadable. A repository of its own in the work tree, unless an adapter does it otherwise."""
+        raise NotImplementedError
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End the sandbox if it runs and remove everything of it but the `writable` folders."""
+        try:
+            folder = self._folder(sandbox_id)
+            found = await self._halt(folder)
+        except (SandboxNotFound, FileNotFoundError, NotADirectoryError):
+            return
         await _folder.remove(folder)
         if found:
             await self.unfurnish(folder, found)

@@ -12,7 +12,7 @@ from shopfloor.sandboxes.adapters import _folder, _limits
 from shopfloor.sandboxes.adapters._keeper import plan as plans
 from shopfloor.sandboxes.adapters._keeper.plan import Plan
 from shopfloor.sandboxes.adapters._kept import BadSandboxSpec, Kept, gate_plan
-from shopfloor.sandboxes.port import Capabilities, Finding, Isolation, Network, SandboxSpec, View, Workspace
+from shopfloor.sandboxes.port import Capabilities, Finding, Isolation, Network, Remains, SandboxSpec, View, Workspace
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -104,6 +104,11 @@ class Plain(Kept):
             workspace.mkdir()
         else:
             await self.check_out(spec, workspace, lock)
+
+    def laid_out(self, folder: Path, found: Plan | None, made: float) -> Remains:  # noqa: ARG002 -- for adapters that share
+        """A whole work tree with its repository inside; what is older than the sandbox came with the golden checkout."""
+        files = folder / plans.WORKSPACE
+        return Remains(files=files, layered=False, git=files / ".git", common=files / ".git", since=made)
 
     async def check_out(self, spec: SandboxSpec, workspace: Path, lock: int) -> None:
         """Put the code into `workspace`."""

@@ -6,14 +6,15 @@ import fcntl
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
-from shopfloor.kit import git
+from shopfloor.kit import git, trees
 from shopfloor.sandboxes.adapters import _folder
 from shopfloor.sandboxes.adapters._keeper.plan import Plan
 from shopfloor.sandboxes.adapters._kept import SandboxDidNotStart
 from shopfloor.sandboxes.adapters._plain import Config, Plain
-from shopfloor.sandboxes.port import Checkout, SandboxSpec, Workspace
+from shopfloor.sandboxes.port import Checkout, Remains, SandboxSpec, Workspace
 
 __all__ = ["Config", "GitWorktree", "create"]
 
@@ -61,6 +62,17 @@ class GitWorktree(Plain):
         async with self._cores:
             # Nothing but git has written there yet.
             await git.run("reset", "-q", "--hard", cwd=workspace, timeout=CHECKOUT_TIMEOUT, keep_open=(lock,))
+
+    def laid_out(self, folder: Path, found: Plan | None, made: float) -> Remains:
+        """The objects lie in the shared repository, HEAD in the folder git made there for this worktree."""
+        own = super().laid_out(folder, found, made)
+        if found is None or not found.lower:
+            return own
+        shared, pointer = Path(found.lower), os.fsencode(own.files / ".git")
+        for entry in (shared / "worktrees").glob("*"):
+            if trees.read(entry, b"gitdir", 4096).strip() == pointer:
+                return replace(own, git=entry, common=shared, shared=True)
+        return replace(own, git=shared / "worktrees" / "gone", common=shared, shared=True)
 
     async def unfurnish(self, folder: Path, found: Plan) -> None:  # noqa: ARG002 -- git sees itself that it is gone
         """Take the worktree off the list; its branch stays, it holds the work."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from shopfloor.events.bus import Hub
+from shopfloor.events.ingest import Ingest
 from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.service import Repositories
 from shopfloor.kit.blobs import BlobStore
@@ -75,6 +76,7 @@ class Tools:
     sandboxes: Sandboxes
     repositories: Repositories
     blobs: BlobStore
+    ingest: Ingest
     engine_id: str = ""
     ears: Ears = field(default_factory=Ears)
     claimable: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,11 +1,5 @@
 """After an attempt, however it ended: remove its sandbox, tell the order, let the next one in."""
 
-import asyncio
-import contextlib
-import os
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 from shopfloor.forges import queries as changes
@@ -18,6 +12,7 @@ from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, after_loss, back_off_seconds
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.react import tell
+from shopfloor.workorders.steps.retain import remove
 
 logger = log.get(__name__)
 
@@ -36,7 +31,7 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
         attempt.sandbox_id, reason=attempt.reason or str(attempt.state), grace_seconds=patience
     )
     await tools.repositories.unpin(order.repository_url, attempt.sandbox_id)
-    await _remove(tools, f"inboxes/{attempt.sandbox_id}")
+    await remove(tools, f"inboxes/{attempt.sandbox_id}")
     async with tools.database.transaction() as session:
         order, attempt = await queries.locked_attempt(session, attempt_id)
         if attempt.concluded:
@@ -52,46 +47,12 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
                 order.prompts = [*order.prompts, *unseen]
         lasting = await changes.still_open(session, [order.agent_work_order_id])
         everyone = [one.sandbox_id for one in await queries.attempts(session, order.agent_work_order_id)]
-    if order.status != OrderStatus.RUNNING:
-        await tell(tools, order, f"is {order.status}: {order.reason}")
     tools.news.pop(order.agent_work_order_id, None)
     tools.claimable.set()
     if order.status == OrderStatus.COMPLETED and not lasting:  # nobody can ask to continue it; all it made is delivered
-        await _remove(tools, f"homes/{order.agent_work_order_id}", *(f"spools/{one}" for one in everyone))
-
-
-async def sweep_folders(tools: Tools) -> None:
-    """Remove the homes of completed orders that a crash left behind."""
-    homes = tools.settings.data_dir / "homes"
-    found = await asyncio.to_thread(lambda: os.listdir(homes) if homes.exists() else [])
-    async with tools.database.reading() as session:
-        done = set(await queries.completed(session, found)) - await changes.still_open(session, found)
-    await _remove(tools, *(f"homes/{order_id}" for order_id in done))
-
-
-async def _remove(tools: Tools, *folders: str) -> None:
-    for folder in folders:
-        await asyncio.to_thread(_delete, tools.settings.data_dir / folder)
-
-
-def _delete(folder: Path) -> None:
-    """Delete a tree, also what an agent closed to itself; what cannot go is told in the log and stays."""
-
-    def open_up(remove: Callable[..., object], path: str, error: BaseException) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
-        for place in (os.path.dirname(path), path):
-            with contextlib.suppress(OSError):
-                os.chmod(place, 0o700, follow_symlinks=False)
-        if remove in {os.open, os.scandir, os.lstat}:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                remove(path)
-
-    shutil.rmtree(folder, onexc=open_up)
-    if os.path.lexists(folder):
-        logger.warning("folder_not_removed", path=str(folder))
+        await remove(tools, f"homes/{order.agent_work_order_id}", *(f"spools/{one}" for one in everyone))
+    if order.status != OrderStatus.RUNNING:
+        await tell(tools, order, f"is {order.status}: {order.reason}")
 
 
 async def decide(session: Session, order: WorkOrder, attempt: Attempt) -> None:

@@ -42,7 +42,7 @@ async def explain(tools: Tools, order_id: str) -> dict[str, Any]:
 
 
 async def _facts(session: Session, order_id: str) -> list[EventRow]:
-    kinds = ("work_order.%", "budget.%", "attempt.%", "sandbox.state_changed", "sandbox.heartbeat%")
+    kinds = ("work_order.%", "budget.%", "attempt.%", "sandbox.state_changed", "sandbox.heartbeat%", "work.%")
     query = (
         sa.select(EventRow)
         .where(EventRow.work_order_id == order_id, sa.or_(*(EventRow.event_type.like(kind) for kind in kinds)))

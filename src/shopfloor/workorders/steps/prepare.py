@@ -104,7 +104,8 @@ async def _start(tools: Tools, attempt_id: str) -> bool:
     if running and running.life == Life.RUNNING:
         if order.base_commit:
             return True
-        await adapter.destroy(attempt.sandbox_id)  # started, but the crash came before its base was written down
+        # started, but the crash came before its base was written down
+        await tools.sandboxes.remove(attempt.sandbox_id, order.sandbox_type, reason="made anew after a crash")
     # Only now: the token of a sandbox that runs must stay what it is.
     async with tools.database.transaction() as session:
         brief = await _brief(session, attempt)
@@ -194,7 +195,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
     allow = frozenset([*profile.allow, *(brief.project.allow if brief.project else [])])
     spec = SandboxSpec(
         sandbox_id=attempt.sandbox_id,
-        labels={"work_order_id": order.agent_work_order_id, "attempt_id": attempt.attempt_id},
+        labels=_labels(order, attempt),
         checkout=Checkout(
             mirror=await tools.repositories.mirror(url),
             golden=golden,
@@ -227,6 +228,14 @@ def _wired(spec: SandboxSpec, profile: agents.Profile, order: WorkOrder, view: V
     base_url = f"{view.api_url}/models/{order.account}"
     wired = wiring(profile, base_url=base_url, key=brief.token, home=view.path("/home/agent"))
     return replace(spec, env={**spec.env, **wired.env})
+
+
+def _labels(order: WorkOrder, attempt: Attempt) -> dict[str, str]:
+    return {
+        "work_order_id": order.agent_work_order_id,
+        "attempt_id": attempt.attempt_id,
+        "base_commit": order.base_commit or "",
+    }
 
 
 async def _job(

@@ -14,7 +14,7 @@ from shopfloor.sandboxes.adapters._keeper import profile
 from shopfloor.sandboxes.adapters._keeper.plan import Plan
 from shopfloor.sandboxes.adapters._kept import BadSandboxSpec, Kept, gate_plan
 from shopfloor.sandboxes.adapters.local import bubblewrap
-from shopfloor.sandboxes.port import Capabilities, Finding, Isolation, Network, SandboxSpec, View, Workspace
+from shopfloor.sandboxes.port import Capabilities, Finding, Isolation, Network, Remains, SandboxSpec, View, Workspace
 
 WORKSPACE = "/workspace"
 HINTS = {
@@ -102,6 +102,11 @@ class Local(Kept):
             writable=writable,
             owner=self.owner,
         )
+
+    def laid_out(self, folder: Path, found: Plan | None, made: float) -> Remains:  # noqa: ARG002 -- nothing else is shown inside
+        """The upper layer holds what differs from the golden checkout, its repository included."""
+        upper = folder / plans.OVERLAY / "upper"
+        return Remains(files=upper, layered=True, git=upper / ".git", common=upper / ".git")
 
     async def furnish(self, spec: SandboxSpec, folder: Path, lock: int) -> None:  # noqa: ARG002 -- starts no program
         """The layers of the overlay, owned by whoever writes them, and the branch."""
