@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from fastapi import FastAPI, Response
 
 from shopfloor import __version__
+from shopfloor.agents import rules as agent_rules
+from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SandboxDoor
 from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Ingest
@@ -27,6 +29,7 @@ from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database
 from shopfloor.kit.errors import Misconfigured
+from shopfloor.messages.rules import MessageType
 from shopfloor.sandboxes import queries as sandbox_queries
 from shopfloor.sandboxes.rules import LIVE
 from shopfloor.sandboxes.service import Sandboxes, host_id
@@ -89,6 +92,7 @@ def build(settings: Settings, database: Database, background: Background, hub: H
         "repositories": repositories,
         "tools": tools,
         "sandbox_ended": _ended(database),
+        "message_refused": _refused(settings, database),
     }
     for name, value in state.items():
         setattr(app.state, name, value)
@@ -190,3 +194,15 @@ def _ended(database: Database) -> Callable[[str], Awaitable[bool]]:
         return row is not None and row.state not in LIVE
 
     return ended
+
+
+def _refused(settings: Settings, database: Database) -> Callable[[str, str], Awaitable[None]]:
+    async def refused(sandbox_id: str, message_type: str) -> None:
+        """Raise when the agent in a sandbox cannot take such a message."""
+        async with database.reading() as session:
+            row = await sandbox_queries.find(session, sandbox_id)
+        if row is not None and row.agent_id and row.work_order_id:
+            can = agents.capability(agents.profile(settings, row.agent_id))
+            agent_rules.check_message(row.agent_id, can, interrupt=message_type == MessageType.INTERRUPT)
+
+    return refused

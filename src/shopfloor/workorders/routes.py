@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from sqlalchemy.exc import IntegrityError
 
+from shopfloor.agents import rules as agent_rules
 from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SANDBOX_ID, person, sandbox_or_person
 from shopfloor.events.models import EventRow
@@ -107,6 +108,7 @@ async def _checked(body: CreateAgentWorkOrderRequest, house: Tools) -> dict[str,
     capabilities = await house.sandboxes.adapter(sandbox_type).capabilities()
     if capabilities.isolation == Isolation.NONE and not body.allow_no_isolation:
         raise IsolationNeeded(f"sandbox type {sandbox_type!r} has no isolation")
+    agent_rules.check_model(agent, agents.capability(profile), body.model)
     return {
         "repository_url": forge_rules.repository_url(body.repository_url),
         "workflow_type": str(workflow_type(body.workflow_type)),
@@ -162,6 +164,8 @@ async def prompt_work_order(order_id: OrderId, body: PromptRequest, house: Toole
             order.prompts = [*order.prompts, body.prompt_text]
             note, message_id = "kept for the start", None
         else:
+            can = agents.capability(agents.profile(house.settings, order.agent))
+            agent_rules.check_message(order.agent, can, interrupt=False)
             message = await messages.queue(session, attempt.sandbox_id, body.prompt_text)
             note, message_id = "queued for the running agent", message.id
     return PromptResponse(agent_work_order_id=order_id, prompt_accepted=True, message=note, message_id=message_id)
@@ -187,6 +191,8 @@ async def retry_work_order(
     profile = agents.profile(house.settings, wish.agent) if wish.agent else None
     async with house.database.transaction() as session:
         order = await queries.locked(session, order_id)
+        now = profile or agents.profile(house.settings, order.agent)
+        agent_rules.check_model(now.name, agents.capability(now), wish.model)
         if profile and wish.agent != order.agent:
             agents.checked_options(profile, order.agent_options)
             wish.model = wish.model or profile.model

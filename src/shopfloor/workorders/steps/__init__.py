@@ -42,6 +42,8 @@ class Brief:
     bundle: Artifact | None
     done: set[str]
     spoken: Any
+    account: str = ""
+    """What was done so far, for an agent that cannot go on with the earlier one's conversation."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
 from shopfloor.workorders.steps import Brief, Claimed, Tools
+from shopfloor.workorders.steps.handover import account, handed_over
 from shopfloor.workorders.steps.run import TICK_SECONDS, called_off, finish, glance
 
 logger = log.get(__name__)
@@ -65,7 +66,7 @@ async def claim(tools: Tools, session: Session, engine_id: str) -> Claimed | Non
     if attempt is None:
         return None
     await service.step_attempt(session, attempt, AttemptState.PREPARING)
-    return Claimed(attempt, await queries.get(session, attempt.work_order_id), await _brief(session, attempt))
+    return Claimed(attempt, await queries.get(session, attempt.work_order_id), await _brief(tools, session, attempt))
 
 
 def look_ahead(tools: Tools, repository_url: str, base_branch: str | None) -> asyncio.Future[Base]:
@@ -103,7 +104,7 @@ async def _start(tools: Tools, attempt_id: str) -> bool:
         await adapter.destroy(attempt.sandbox_id)  # started, but the crash came before its base was written down
     # Only now: the token of a sandbox that runs must stay what it is.
     async with tools.database.transaction() as session:
-        brief = await _brief(session, attempt)
+        brief = await _brief(tools, session, attempt)
     return await _create(tools, Claimed(attempt, order, brief), None)
 
 
@@ -125,7 +126,7 @@ async def _create(tools: Tools, claimed: Claimed, looking: asyncio.Future[Base] 
     return True
 
 
-async def _brief(session: Session, attempt: Attempt) -> Brief:
+async def _brief(tools: Tools, session: Session, attempt: Attempt) -> Brief:
     order_id, token = attempt.work_order_id, await auth.issue(session, attempt.sandbox_id, attempt.number)
     if attempt.number == 1:
         return Brief(token=token, bundle=None, done=set(), spoken=None)
@@ -135,6 +136,7 @@ async def _brief(session: Session, attempt: Attempt) -> Brief:
         bundle=bundle,
         done=await queries.steps_done(session, order_id, bundle),
         spoken=await queries.newest_event(session, order_id, "agent.session", "agent.started"),
+        account=await account(tools.settings, session, order_id),
     )
 
 
@@ -172,7 +174,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
             branch=order.git_branch_name,
         ),
         argv=("python3", "-I", "-S", WORKER, "/in/job.json"),
-        env=agents.environment(profile),
+        env={},
         read_only={
             "/in": inbox,
             WORKER: await agents.worker_zipapp(data / "worker"),
@@ -183,8 +185,11 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
         lease_seconds=tools.settings.orphan_seconds,
         allow_no_isolation=order.allow_no_isolation,
     )
-    job = await _job(tools, order, attempt, profile, inbox, brief)
     view = adapter.view(spec)
+    wired = agents.wired(profile, home=view.path("/home/agent"), model=order.model)
+    spec = replace(spec, env=agents.agent_environment(profile, wired))
+    job = await _job(tools, order, attempt, profile, inbox, brief)
+    job["agent"]["files"] = dict(wired.files)
     job["api"]["url"] = view.api_url
     _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
     return spec
@@ -197,7 +202,7 @@ async def _job(
     if bundle:
         owner = tools.sandboxes.adapter(order.sandbox_type).owner
         _hand_in(inbox / "resume.bundle", tools.blobs.path(bundle.sha256), owner)
-    session_id = order.agent_session_id or (spoken[1].get("session_id") if spoken else None)
+    session_id = None if brief.account else order.agent_session_id or (spoken[1].get("session_id") if spoken else None)
     return {
         "protocol": 1,
         "sandbox_id": attempt.sandbox_id,
@@ -215,7 +220,7 @@ async def _job(
         "resume_bundle": "/in/resume.bundle" if bundle else None,
         "author": {"name": "Shopfloor", "email": "agent@shopfloor.invalid"},
         "agent": agents.job_agent(profile, model=order.model, options=order.agent_options, resume_session=session_id),
-        "steps": await _steps(tools, order, brief.done, bundle),
+        "steps": handed_over(await _steps(tools, order, brief.done, bundle), brief.account),
     }
 
 
