@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from fastapi import FastAPI, Response
 
 from shopfloor import __version__
+from shopfloor.agents import rules as agent_rules
+from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SandboxDoor
 from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Ingest
@@ -31,6 +33,7 @@ from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database
 from shopfloor.kit.errors import Misconfigured
+from shopfloor.messages.rules import MessageType
 from shopfloor.sandboxes import queries as sandbox_queries
 from shopfloor.sandboxes.rules import LIVE
 from shopfloor.sandboxes.service import Sandboxes, host_id
@@ -104,9 +107,16 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
         "repositories": repositories,
         "tools": tools,
         "sandbox_ended": _ended(database),
+        "message_refused": _refused(settings, database),
     }
     for name, value in state.items():
         setattr(app.state, name, value)
+    _open(app, database)
+    return app
+
+
+def _open(app: FastAPI, database: Database) -> None:
+    """The doors, and who stands before them."""
     http.install_problems(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -115,7 +125,6 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
     app.add_middleware(http.BodyLimit, own=OWN_LIMIT)
     app.add_middleware(SandboxDoor)
     app.add_middleware(http.RequestId)
-    return app
 
 
 def _hear(app: FastAPI, background: Background) -> None:
@@ -216,3 +225,15 @@ def _ended(database: Database) -> Callable[[str], Awaitable[bool]]:
         return row is not None and row.state not in LIVE
 
     return ended
+
+
+def _refused(settings: Settings, database: Database) -> Callable[[str, str], Awaitable[None]]:
+    async def refused(sandbox_id: str, message_type: str) -> None:
+        """Raise when the agent in a sandbox cannot take such a message."""
+        async with database.reading() as session:
+            row = await sandbox_queries.find(session, sandbox_id)
+        if row is not None and row.agent_id and row.work_order_id:
+            can = agents.capability(agents.profile(settings, row.agent_id))
+            agent_rules.check_message(row.agent_id, can, interrupt=message_type == MessageType.INTERRUPT)
+
+    return refused

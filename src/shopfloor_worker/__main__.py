@@ -14,6 +14,8 @@ def main() -> int:
         from shopfloor_worker import script_agent
 
         return script_agent.main(sys.argv[2:])
+    if sys.argv[1:2] == ["--runner"]:
+        return _runner(*sys.argv[2:])
     if len(sys.argv) != 2:
         print("usage: python3 -I worker.pyz JOB.json", file=sys.stderr)
         return 64
@@ -32,6 +34,16 @@ def main() -> int:
     from shopfloor_worker.run import Worker
 
     return Worker(job, adapter, early, signals).run()
+
+
+def _runner(name: str, job: str, session: str = "") -> int:
+    """Be an agent that is a Python package, in the Python that has it."""
+    import importlib
+
+    with open(job, encoding="utf-8") as file:
+        told = json.load(file)
+    code: int = importlib.import_module(f"shopfloor_worker.runners.{name}").main(told, session)
+    return code
 
 
 if __name__ == "__main__":

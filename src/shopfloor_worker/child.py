@@ -79,12 +79,21 @@ def _found(name: str, env: "dict[str, str]") -> str:
 class Child:
     """A started program, or one that could not be started (`failure` says why)."""
 
-    def __init__(self, argv: "list[str]", env: "dict[str, str]", cwd: str, mark: str) -> None:
+    def __init__(
+        self,
+        argv: "list[str]",
+        env: "dict[str, str]",
+        cwd: str,
+        mark: str,
+        files: "Optional[dict[str, str]]" = None,
+    ) -> None:
         self.mark, self.started_at, self.failure = mark, time.time(), ""
         self.stderr = b""
         self._program: "Optional[Program]" = None
         self._lock, self._mail, self._wake = threading.Lock(), [], threading.Event()  # type: tuple[Any, list[Any], Any]
         try:
+            for path, text in (files or {}).items():
+                put(path, text)
             os.chdir(cwd)
             self._program = Program(argv, env)
             threading.Thread(target=self._write, daemon=True).start()
@@ -182,7 +191,17 @@ def launch(adapter: "Adapter", job: "dict[str, Any]") -> Child:
     """Start the agent program of the job in the workspace."""
     mark = str(job["sandbox_id"])
     env = {**os.environ, "HOME": job["home"], **adapter.environment(), **(job["agent"].get("env") or {}), MARK: mark}
-    return Child(adapter.command(), env, job["workspace"], mark)
+    files = {os.path.join(job["home"], path): text for path, text in (job["agent"].get("files") or {}).items()}
+    return Child(adapter.command(), env, job["workspace"], mark, files)
+
+
+def put(path: str, text: str) -> None:
+    """Write a file of the agent's home, whole or not at all."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part = f"{path}.{os.getpid()}.part"
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(part, path)
 
 
 def processes() -> "list[str]":

@@ -15,9 +15,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Reply:
-    """Bytes the program waits for."""
+    """Bytes the program waits for. `idents` are the texts that are in them, which could not be written when they were said."""
 
     data: bytes
+    idents: "tuple[str, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ class Adapter(Protocol):
         """What to write when the program has started."""
 
     def say(self, text: str, ident: str, kind: str, step: str) -> bytes:
-        """A text for the agent; kind: prompt, user_message, guardian_intervention, interrupt. Joins a running turn."""
+        """A text for the agent; kind: prompt, user_message, guardian_intervention, interrupt. Joins a running turn.
+
+        Empty when the program cannot take it yet: it is then in a later `Reply`, or `Dropped`.
+        """
 
     def interrupt(self) -> bytes:
         """Ask the program to end its turn now."""

@@ -104,7 +104,7 @@ class Repo:
     def changed(self, before: str, after: str) -> "list[dict[str, str]]":
         """The files that differ between two commits."""
         fields = self.git("diff-tree", "-r", "-z", "--no-renames", "--name-status", before, after).split("\0")
-        pairs = zip(fields[0::2], fields[1::2])  # noqa: B905 - Python 3.9 has no strict
+        pairs = zip(fields[0::2], fields[1::2])
         return [{"path": printable(path), "action": ACTIONS.get(kind, "modified")} for kind, path in pairs]
 
     def bundle(self, place: str) -> bool:

@@ -248,8 +248,7 @@ class Talk:
         if isinstance(fact, Event):
             self._report(fact, raw)
         elif isinstance(fact, Reply):
-            if self.child:
-                self.child.write(fact.data)
+            self._reply(turn, fact)
         elif isinstance(fact, Taken):
             for ident in fact.idents:
                 self._taken(turn, ident)
@@ -259,6 +258,16 @@ class Talk:
             turn.ended, turn.ended_at = fact, time.monotonic()
             data = {"reason": turn.why or fact.reason, "detail": turn.reason or fact.detail, "raw": raw}
             self.outbox.event("agent.turn_end", data, source="agent")
+
+    def _reply(self, turn: Turn, reply: Reply) -> None:
+        held = [message for message in map(turn.open.get, reply.idents) if message]
+
+        def written() -> None:
+            for message in held:
+                self.inbox.put(("written", message))
+
+        if self.child:
+            self.child.write(reply.data, written)
 
     def _taken(self, turn: Turn, ident: str) -> None:
         if ident not in turn.open:

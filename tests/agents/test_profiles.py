@@ -7,6 +7,7 @@ import pytest
 
 from shopfloor.agents import rules
 from shopfloor.agents import service as agents
+from shopfloor.agents.profiles import BUILT_IN
 from shopfloor.kit.config import Settings
 
 NATIVE = "/bin/sleep"
@@ -17,7 +18,7 @@ def settings(tmp_path: Path, **profiles: dict[str, Any]) -> Settings:
 
 
 def test_there_are_profiles_without_any_setting(tmp_path: Path) -> None:
-    assert set(agents.profiles(settings(tmp_path))) == {"claude", "script"}
+    assert set(agents.profiles(settings(tmp_path))) == set(BUILT_IN)
 
 
 def test_settings_change_a_built_in_profile(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_a_new_profile_builds_on_its_adapters(tmp_path: Path) -> None:
 def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(agents.UnknownProfile, match="'gpt'") as raised:
         agents.profile(settings(tmp_path), "gpt")
-    assert "claude, script" in raised.value.hint
+    assert "claude, codex" in raised.value.hint
 
 
 @pytest.mark.parametrize(

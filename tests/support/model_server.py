@@ -1,8 +1,10 @@
-"""A scripted model: an Anthropic Messages server on loopback that answers from a list of steps.
+"""A scripted model server on loopback that answers from a list of steps, in the API it is asked by: Anthropic Messages,
+OpenAI Responses and Chat Completions, Gemini.
 
 A step is a dict: `text`, `tool: [name, input]`, `write: [path, content]`, `bash: command`, `delay` seconds before the answer,
-`slow` seconds between words, `error: status` (answered `times` times, for ever by default). The step is chosen by the number of
-assistant turns in the request, so the server keeps no state of a conversation: retries, restarts and resumes just work.
+`slow` seconds between words, `error: status` (answered `times` times, for ever by default). `write` and `bash` take whatever tool
+the request advertises. The step is chosen by the number of the model's turns in the request, so the server keeps no state of a
+conversation: retries, restarts and resumes just work. A request without tools (a title, a summary) is answered "ok".
 
     python -m tests.support.model_server --port 0 --script steps.json --log requests.jsonl
 """
@@ -12,22 +14,16 @@ import gzip
 import json
 import threading
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-Step = dict[str, Any]
-KINDS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    429: "rate_limit_error",
-    529: "overloaded_error",
-}
-RESUME_FILLER = "No response requested."
+from tests.support import model_speech
+from tests.support.model_speech import Step, turns
+
+__all__ = ["ModelServer", "Step"]
 
 
 class ModelServer:
@@ -44,7 +40,7 @@ class ModelServer:
 
     @property
     def url(self) -> str:
-        """For ANTHROPIC_BASE_URL."""
+        """Without a version at its end."""
         return f"http://127.0.0.1:{self._http.server_port}"
 
     def __enter__(self) -> Self:
@@ -61,9 +57,9 @@ class ModelServer:
         """Serve until killed."""
         self._http.serve_forever()
 
-    def note(self, path: str, body: dict[str, Any]) -> None:
+    def note(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> None:
         """Keep a request for the test to look at."""
-        entry = {"at": time.time(), "path": path, "body": body}
+        entry = {"at": time.time(), "path": path, "body": body, "headers": dict(headers)}
         with self._news:
             self.requests.append(entry)
             if self.log:
@@ -91,7 +87,7 @@ class ModelServer:
 
     def step(self, body: dict[str, Any]) -> Step:
         """What to answer to a request."""
-        if not body.get("tools"):
+        if not model_speech.tools(body):
             return {"text": "ok"}
         number = turns(body)
         step: Step = self.script[number] if number < len(self.script) else {"text": "Nothing is left in the script."}
@@ -101,14 +97,6 @@ class ModelServer:
                 if self.refused[number] > step.get("times", 10**9):
                     return {key: value for key, value in step.items() if key != "error"}
         return step
-
-
-def turns(body: dict[str, Any]) -> int:
-    """How many turns of the model a request holds, not counting those the program adds itself on resume."""
-    return sum(
-        message.get("role") == "assistant" and RESUME_FILLER not in json.dumps(message.get("content"))
-        for message in body.get("messages", [])
-    )
 
 
 class _Server(ThreadingHTTPServer):
@@ -134,24 +122,24 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self._body()
         path = self.path.split("?")[0]
-        if path.endswith("/count_tokens"):
-            self._answer({"input_tokens": 100})
+        if path.endswith(("/count_tokens", ":countTokens")):
+            self._answer({"input_tokens": 100, "totalTokens": 100})
             return
-        self.server.model.note(path, body)
-        if not path.endswith("/messages"):
+        self.server.model.note(path, body, dict(self.headers))
+        api = model_speech.speaks(path)
+        if api is None:
             self._answer({"type": "error", "error": {"type": "not_found_error", "message": path}}, 404)
             return
         step = self.server.model.step(body)
         time.sleep(step.get("delay", 0))
         if "error" in step:
-            kind = KINDS.get(step["error"], "api_error")
-            self._answer({"type": "error", "error": {"type": kind, "message": "scripted error"}}, step["error"])
+            self._answer(model_speech.refusal(api, step["error"]), step["error"])
             return
-        message = compose(step, str(body.get("model")))
-        if body.get("stream"):
-            self._stream(message, step.get("slow", 0))
+        document = model_speech.answer(api, body, step)
+        if body.get("stream") or "streamGenerateContent" in path:
+            self._stream(model_speech.stream(api, document, slow=bool(step.get("slow"))), step.get("slow", 0))
         else:
-            self._answer(message)
+            self._answer(document)
 
     def _body(self) -> dict[str, Any]:
         if "chunked" in self.headers.get("transfer-encoding", ""):
@@ -176,69 +164,18 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def _stream(self, message: dict[str, Any], slow: float) -> None:
+    def _stream(self, pieces: Iterator[model_speech.Piece], slow: float) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
         self.close_connection = True
-        opening = {**message, "content": [], "stop_reason": None}
-        self._event("message_start", message=opening)
-        for index, block in enumerate(message["content"]):
-            self._block(index, block, slow)
-        ending = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-        self._event("message_delta", delta=ending, usage={"output_tokens": message["usage"]["output_tokens"]})
-        self._event("message_stop")
-
-    def _block(self, index: int, block: dict[str, Any], slow: float) -> None:
-        if block["type"] == "text":
-            self._event("content_block_start", index=index, content_block={"type": "text", "text": ""})
-            words = block["text"].split(" ") if slow else [block["text"]]
-            for number, word in enumerate(words):
-                piece = f" {word}" if number else word
-                self._event("content_block_delta", index=index, delta={"type": "text_delta", "text": piece})
-                time.sleep(slow)
-        else:
-            self._event("content_block_start", index=index, content_block={**block, "input": {}})
-            asked = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-            self._event("content_block_delta", index=index, delta=asked)
-        self._event("content_block_stop", index=index)
-
-    def _event(self, kind: str, **fields: Any) -> None:
-        self.wfile.write(f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode())
-        self.wfile.flush()
-
-
-def compose(step: Step, model: str) -> dict[str, Any]:
-    """The model's message for a step."""
-    content: list[dict[str, Any]] = [{"type": "text", "text": step["text"]}] if step.get("text") else []
-    if call := _call(step):
-        content.append({"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:20]}", "name": call[0], "input": call[1]})
-    return {
-        "id": f"msg_{uuid.uuid4().hex[:20]}",
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": content,
-        "stop_reason": "tool_use" if call else "end_turn",
-        "stop_sequence": None,
-        "usage": {
-            "input_tokens": 1000,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": 25,
-        },
-    }
-
-
-def _call(step: Step) -> tuple[str, dict[str, Any]] | None:
-    if "tool" in step:
-        return step["tool"][0], step["tool"][1]
-    if "write" in step:
-        return "Write", {"file_path": step["write"][0], "content": step["write"][1]}
-    if "bash" in step:
-        return "Bash", {"command": step["bash"], "description": "run"}
-    return None
+        for name, data in pieces:
+            line = f"event: {name}\n" if name else ""
+            text = data if isinstance(data, str) else json.dumps(data)
+            self.wfile.write(f"{line}data: {text}\n\n".encode())
+            self.wfile.flush()
+            time.sleep(slow)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from shopfloor_worker.adapters.claude_lines import Costs, Lines
+from shopfloor_worker.adapters.claude_lines import Lines
+from shopfloor_worker.costs import Costs
 
 
 @pytest.mark.parametrize(

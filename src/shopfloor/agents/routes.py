@@ -45,6 +45,11 @@ class AgentProfile(Schema):
     allow_tools: list[str]
     deny_tools: list[str]
     options: dict[str, Any]
+    api: str
+    account: str | None
+    direct: bool
+    base_url: str | None
+    can: AgentCapability
     is_default: bool
 
 
@@ -67,7 +72,8 @@ async def agent_profiles(request: Request) -> AgentProfiles:
     settings = request.app.state.settings
     found = [
         AgentProfile(
-            **profile.model_dump(include=set(AgentProfile.model_fields) - {"env"}),
+            **profile.model_dump(include=set(AgentProfile.model_fields) - {"env", "can"}),
+            can=AgentCapability(adapter=profile.adapter, **vars(service.capability(profile))),
             env=sorted(service.environment(profile)),
             is_default=profile.name == settings.default_agent,
         )

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from shopfloor.kit.errors import Malformed
+from shopfloor.kit.errors import Conflict, Malformed
 
 MOST_COMMAND = 64 * 1024
 COMMAND_NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
@@ -49,10 +49,58 @@ class Capability:
 
 CAPABILITIES: Mapping[str, Capability] = {
     "claude": Capability(steer=Steer.JOIN, interrupt=True, resume=True, cost=Cost.USD, permissions=True, models=True),
+    "codex": Capability(steer=Steer.JOIN, interrupt=True, resume=True, cost=Cost.TOKENS, permissions=True, models=True),
+    "acp": Capability(steer=Steer.QUEUE, interrupt=True, resume=True, cost=Cost.USD, permissions=True, models=True),
+    "openhands": Capability(
+        steer=Steer.JOIN, interrupt=True, resume=True, cost=Cost.TOKENS, permissions=False, models=True
+    ),
+    "mini": Capability(
+        steer=Steer.JOIN, interrupt=True, resume=False, cost=Cost.TOKENS, permissions=False, models=True
+    ),
     "script": Capability(
         steer=Steer.JOIN, interrupt=True, resume=False, cost=Cost.USD, permissions=False, models=False
     ),
 }
+"""Of acp: what the protocol gives; each program's profile says more."""
+
+
+def capability(adapter: str, *, steer: Steer | None = None, models: bool = True) -> Capability:
+    """What an adapter can do with a program of a certain kind."""
+    found = CAPABILITIES[adapter]
+    return replace(found, steer=steer or found.steer, models=found.models and models)
+
+
+class CannotBeSteered(Conflict):
+    """This agent takes nothing in while it works."""
+
+    hint = "Interrupt it with what it is to do instead, or wait for its end and retry the order with a prompt."
+
+
+class CannotBeInterrupted(Conflict):
+    """This agent cannot be interrupted."""
+
+    hint = "Cancel the work order: its sandbox is ended, what was committed stays."
+
+
+class CannotChooseModel(Malformed):
+    """This agent's model cannot be chosen."""
+
+    hint = "Leave the model out, or name it in the agent's profile where its program is set up."
+
+
+def check_message(agent: str, can: Capability, *, interrupt: bool) -> None:
+    """Whether a busy agent can be told something. Raises CannotBeSteered or CannotBeInterrupted."""
+    if interrupt and not can.interrupt:
+        raise CannotBeInterrupted(f"agent {agent!r} cannot be interrupted")
+    if not interrupt and can.steer == Steer.NONE:
+        raise CannotBeSteered(f"agent {agent!r} cannot be told anything while it works")
+
+
+def check_model(agent: str, can: Capability, model: str | None) -> None:
+    """Whether a model can be asked for. Raises CannotChooseModel."""
+    if model and not can.models:
+        raise CannotChooseModel(f"agent {agent!r} works with the model it is set up with, not with {model!r}")
+
 
 OPTIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "claude": {
@@ -61,6 +109,10 @@ OPTIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
         "setting_sources": (str,),
         "guardian_priority": (str,),
     },
+    "codex": {"effort": (str,)},
+    "acp": {},
+    "openhands": {"max_iterations": (int,)},
+    "mini": {"max_turns": (int,)},
     "script": {"script": (dict, list)},
 }
 """What a work order may say beside its profile, by adapter."""
@@ -118,7 +170,8 @@ def check_options(adapter: str, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in known:
             raise BadOption(
-                f"agent_options.{name}: the {adapter} agent has no such option", hint=f"It has: {', '.join(known)}."
+                f"agent_options.{name}: the {adapter} agent has no such option",
+                hint=f"It has: {', '.join(known) or 'none'}.",
             )
         if not isinstance(value, known[name]) or isinstance(value, bool):
             kinds = " or ".join(kind.__name__ for kind in known[name])

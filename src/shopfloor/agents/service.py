@@ -1,114 +1,61 @@
-"""Agents: profiles from the settings, what a job and a sandbox need of them, commands, the worker's zipapp."""
+"""Agents: what a job and a sandbox need of a profile, commands, and what `doctor` tries."""
 
 import asyncio
-import contextlib
 import functools
-import hashlib
 import importlib.resources
-import importlib.util
-import os
-import shutil
-import subprocess
-import tempfile
-import threading
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shopfloor.agents import rules
+from shopfloor.agents import programs, rules
+from shopfloor.agents.profiles import (
+    CLAUDE_KEYS,
+    KEY_NAMES,
+    BadProfile,
+    Profile,
+    UnknownProfile,
+    capability,
+    environment,
+    key,
+    paid_by,
+    profile,
+    profiles,
+)
+from shopfloor.agents.programs import Program, ProgramMissing
+from shopfloor.agents.recount import TOLD as TOLD_IN_RECOUNTS
+from shopfloor.agents.recount import recount
 from shopfloor.agents.rules import BadCommand, Command
+from shopfloor.agents.wiring import DEFAULT_MODELS, Wiring, unwired, wiring
+from shopfloor.agents.zipapp import worker_zipapp
 from shopfloor.kit import log
-from shopfloor.kit.config import Settings
-from shopfloor.kit.errors import Misconfigured
+
+__all__ = [
+    "CLAUDE_KEYS",
+    "TOLD_IN_RECOUNTS",
+    "BadProfile",
+    "Profile",
+    "ProgramMissing",
+    "UnknownProfile",
+    "Wiring",
+    "capability",
+    "environment",
+    "key",
+    "paid_by",
+    "profile",
+    "profiles",
+    "recount",
+    "wiring",
+    "worker_zipapp",
+]
 
 logger = log.get(__name__)
 
-INSIDE = "/opt/agent"
-SANDBOX_PYTHON = "/usr/bin/python3"
-COMPILE = """
-import py_compile, sys
-for name in sys.argv[1:]:
-    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    py_compile.compile(name, cfile=name + "c", dfile=name, doraise=True, invalidation_mode=unchecked)
-"""
-BUILDING = threading.Lock()
-CLAUDE_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
-BUILT_IN: Mapping[str, Mapping[str, Any]] = {
-    "claude": {
-        "adapter": "claude",
-        "env": {"IS_SANDBOX": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
-        "env_allow": ["ANTHROPIC_MODEL"],
-        "account": "anthropic",
-    },
-    "script": {"adapter": "script"},
-}
-
-
-class UnknownProfile(Misconfigured):
-    """There is no agent profile of that name."""
-
-    status = 422
-
-
-class BadProfile(Misconfigured):
-    """The agent profile is not usable."""
-
-
-class ProgramMissing(Misconfigured):
-    """The agent's program is not on this machine."""
-
-    status = 422
-
-
-class Profile(BaseModel):
-    """`[agents.NAME]` in shopfloor.toml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    adapter: Literal["claude", "script"]
-    program: list[str] | None = None
-    """The program and its first arguments; None: look for it."""
-    model: str | None = None
-    env: dict[str, str] = Field(default_factory=dict)
-    """Given to the agent as written."""
-    env_allow: list[str] = Field(default_factory=list)
-    """Names copied from the server's own environment, when set there."""
-    allow: list[str] = Field(default_factory=list)
-    """`host:port` the agent may reach."""
-    pipes: dict[int, str] = Field(default_factory=dict)
-    """Port on the sandbox's loopback -> host `address:port`."""
-    turn_timeout_seconds: float = Field(3600, gt=0)
-    max_turns: int | None = Field(None, ge=1)
-    max_budget_usd: float | None = Field(None, gt=0)
-    permission_mode: Literal["bypassPermissions", "acceptEdits", "default", "plan", "dontAsk"] = "bypassPermissions"
-    """The sandbox is the boundary; other modes ask the profile's lists."""
-    allow_tools: list[str] = Field(default_factory=list)
-    """Empty: every tool that is not denied."""
-    deny_tools: list[str] = Field(default_factory=list)
-    script_file: Path | None = None
-    """A YAML or JSON script, for the script adapter."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The adapter's own options."""
-    account: str | None = None
-    """The model account it uses through the gateway."""
-    direct: bool = False
-    """It talks to its provider by itself, with a login of its own that the gateway cannot stand in for."""
-
-    @field_validator("allow")
-    @classmethod
-    def _host_and_port(cls, value: list[str]) -> list[str]:
-        for entry in value:
-            host, _, port = entry.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 65536:
-                raise ValueError(f"{entry!r} is not host:port")
-        return value
+PROVIDER_KEYS = frozenset({*CLAUDE_KEYS, *KEY_NAMES.values()})
+TOLD_THEIR_MODEL = frozenset({"openhands", "mini"})
+"""Programs without a model of their own to fall back on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,63 +66,6 @@ class Finding:
     ok: bool
     detail: str
     fix: str = ""
-
-
-def profiles(settings: Settings) -> dict[str, Profile]:
-    """Every profile: ours, changed and added to by the settings. Raises BadProfile."""
-    names = sorted({*BUILT_IN, *settings.agents})
-    return {name: profile(settings, name) for name in names}
-
-
-def profile(settings: Settings, name: str) -> Profile:
-    """One profile. Raises UnknownProfile or BadProfile naming the key."""
-    if name not in BUILT_IN and name not in settings.agents:
-        known = ", ".join(sorted({*BUILT_IN, *settings.agents}))
-        raise UnknownProfile(f"there is no agent profile {name!r}", hint=f"Known: {known}. Add [agents.{name}].")
-    given = dict(settings.agents.get(name, {}))
-    base = BUILT_IN.get(name) or BUILT_IN.get(str(given.get("adapter")), {})
-    merged = {**base, **given, "env": {**base.get("env", {}), **_mapping(given.get("env"))}, "name": name}
-    if not isinstance(given.get("env", {}), dict):
-        merged["env"] = given["env"]
-    try:
-        made = Profile.model_validate(merged)
-        rules.check_options(made.adapter, made.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["agents", name, *map(str, first["loc"])])
-        fields = ", ".join(sorted(set(Profile.model_fields) - {"name"}))
-        raise BadProfile(
-            f"{key}: {first['msg']}", hint=f"Correct {key} in shopfloor.toml. Keys: {fields}.", key=key
-        ) from error
-    except (rules.BadOption, rules.BadScript) as error:
-        raise BadProfile(f"agents.{name}.options: {error.message}", hint=error.hint, key=f"agents.{name}") from error
-    return _reaching_its_model(made)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _reaching_its_model(made: Profile) -> Profile:
-    """Open the way to the model server that the environment names: a pipe for one on this machine, else the allow list."""
-    address = environment(made).get("ANTHROPIC_BASE_URL")
-    if not address:
-        return made
-    where = urlsplit(address)
-    port = where.port or (443 if where.scheme == "https" else 80)
-    if where.hostname in {"127.0.0.1", "localhost", "::1"}:
-        return made.model_copy(update={"pipes": {port: f"127.0.0.1:{port}", **made.pipes}})
-    return made.model_copy(update={"allow": [*made.allow, f"{where.hostname}:{port}"]})
-
-
-def account(profile: Profile) -> str | None:
-    """The model account it uses through the gateway."""
-    return None if profile.direct else profile.account
-
-
-def environment(profile: Profile) -> dict[str, str]:
-    """What the agent's environment gets from the profile; holds secrets: never log it, never answer it."""
-    return {**{n: os.environ[n] for n in profile.env_allow if n in os.environ}, **profile.env}
 
 
 def checked_options(profile: Profile, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,16 +104,48 @@ def job_agent(
     ours = {} if profile.adapter == "script" else {**own, **{k: v for k, v in limits.items() if v is not None}}
     if profile.script_file:
         ours["script"] = _script_of(profile, profile.script_file)
-    inside = [f"{INSIDE}/{profile.name}", *_arguments(profile)]
+    if profile.adapter == "acp":
+        ours |= _session_options(profile)
+    chosen = model or profile.model or (DEFAULT_MODELS[profile.api] if profile.adapter in TOLD_THEIR_MODEL else None)
     return {
         "adapter": profile.adapter,
-        "program": [] if profile.adapter == "script" else inside,
-        "model": model or profile.model,
+        "program": _command(profile, chosen),
+        "model": chosen,
         "env": {},
+        "files": {},
         "options": {**ours, **profile.options, **(options or {})},
         "turn_timeout_seconds": profile.turn_timeout_seconds,
         "resume_session": resume_session if rules.CAPABILITIES[profile.adapter].resume else None,
     }
+
+
+def _command(profile: Profile, model: str | None) -> list[str]:
+    if profile.adapter == "script":
+        return []
+    more = [part.replace("${model}", model) for part in profile.model_args] if model else []
+    return [*programs.find(profile).command, *more]
+
+
+def _session_options(profile: Profile) -> dict[str, Any]:
+    """How a program of kind acp is to be treated. Its mode may let everything through, so it is not chosen where tools are denied."""
+    mode = None if profile.allow_tools or profile.deny_tools else profile.mode
+    said = {"steer": profile.steer or rules.Steer.QUEUE, "mode": mode, "auth": profile.auth}
+    return {name: str(value) for name, value in said.items() if value}
+
+
+def wired(profile: Profile, *, gateway: str | None, token: str, home: str, model: str | None = None) -> Wiring:
+    """How the agent reaches its model: through the gateway, where it has an account there, else its provider."""
+    if gateway:
+        return wiring(profile, base_url=gateway, key=token, home=home, model=model)
+    return unwired(profile, key=key(profile), home=home, model=model)
+
+
+def agent_environment(profile: Profile, wired: Wiring) -> dict[str, str]:
+    """The agent's whole environment. No key of a provider is in it, unless the agent talks to its provider itself."""
+    own = environment(profile)
+    if not profile.direct:
+        own = {name: value for name, value in own.items() if name not in PROVIDER_KEYS}
+    return {**own, **wired.env}
 
 
 def _script_of(profile: Profile, file: Path) -> Any:
@@ -234,38 +156,14 @@ def _script_of(profile: Profile, file: Path) -> Any:
         raise BadProfile(f"{key}: {file}: {error}", hint=f"Correct the file or {key}.", key=key) from error
 
 
-def _arguments(profile: Profile) -> list[str]:
-    return (profile.program or [])[1:]
-
-
 def mounts(profile: Profile) -> dict[str, Path]:
-    """Where the agent's program is shown inside the sandbox, and the file it is here. Raises ProgramMissing."""
-    return {} if profile.adapter == "script" else {f"{INSIDE}/{profile.name}": program(profile)}
+    """What a sandbox is shown of the agent's program, path inside -> file or folder here. Raises ProgramMissing."""
+    return {} if profile.adapter == "script" else programs.find(profile).shown
 
 
 def program(profile: Profile) -> Path:
-    """The real file of the agent's program: as the profile names it, on PATH, else the one in the Agent SDK's package."""
-    named = profile.program[0] if profile.program else "claude"
-    found = shutil.which(named) or (None if profile.program else _bundled())
-    key = f"agents.{profile.name}.program"
-    if not found:
-        hint = f"Install it (npm i -g @anthropic-ai/claude-code, or pip install claude-agent-sdk), or name it: {key} = ['/path']."
-        raise ProgramMissing(f"the program {named!r} of agent {profile.name!r} is not here", hint=hint)
-    real = Path(found).resolve()
-    with real.open("rb") as file:
-        if file.read(2) == b"#!":
-            raise ProgramMissing(
-                f"{real} is a script that needs other files",
-                hint=f"Name the native binary: {key} = ['/path/to/claude'].",
-            )
-    return real
-
-
-def _bundled() -> str | None:
-    package = importlib.util.find_spec("claude_agent_sdk")
-    if package is None or not package.origin:
-        return None
-    return shutil.which(str(Path(package.origin).parent / "_bundled" / "claude"))
+    """The real file of the agent's program. Raises ProgramMissing."""
+    return programs.find(profile).file
 
 
 async def doctor(profile: Profile) -> list[Finding]:
@@ -273,25 +171,38 @@ async def doctor(profile: Profile) -> list[Finding]:
     if profile.adapter == "script":
         return [Finding(name="program", ok=True, detail="part of the worker")]
     try:
-        path = program(profile)
+        found = programs.find(profile)
     except ProgramMissing as missing:
         return [Finding(name="program", ok=False, detail=missing.message, fix=missing.hint)]
+    return [await _version(profile, found), _key_there(profile)]
+
+
+async def _version(profile: Profile, found: Program) -> Finding:
+    here = [str(found.file) if found.command[0].startswith(programs.INSIDE) else found.command[0]]
+    arguments = found.command[1:] if profile.adapter != "acp" else [part for part in found.command[1:] if "/" in part]
     process = await asyncio.create_subprocess_exec(
-        str(path), *_arguments(profile), "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *here, *arguments, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         out, _ = await asyncio.wait_for(process.communicate(), 30)
     except TimeoutError:
         process.kill()
         await process.wait()
-        return [Finding(name="program", ok=False, detail=f"{path} --version did not end", fix="Install it again.")]
-    said = out.decode(errors="replace").strip()[:200]
+        return Finding(name="program", ok=False, detail=f"{here[0]} --version did not end", fix="Install it again.")
+    said = out.decode(errors="replace").strip().splitlines()[-1:]
     ok = process.returncode == 0
-    findings = [Finding(name="program", ok=ok, detail=f"{path}: {said}", fix="" if ok else "Install it again.")]
-    present = [name for name in CLAUDE_KEYS if environment(profile).get(name)]
+    detail = f"{found.file}: {(said or [''])[0][:200]}"
+    return Finding(name="program", ok=ok, detail=detail, fix="" if ok else "Install it again.")
+
+
+def _key_there(profile: Profile) -> Finding:
+    if account := paid_by(profile):
+        return Finding(name="key", ok=True, detail=f"the account {account} pays, outside")
+    names = CLAUDE_KEYS if profile.adapter == "claude" else (KEY_NAMES[profile.api],)
+    present = [name for name in names if environment(profile).get(name)]
     detail = f"{', '.join(present)} is set" if present else "no key or token is set"
-    fix = "" if present else f"Set one of {', '.join(CLAUDE_KEYS)} for the server, or agents.{profile.name}.env."
-    return [*findings, Finding(name="key", ok=bool(present), detail=detail, fix=fix)]
+    fix = "" if present else f"Set one of {', '.join(names)} for the server, or agents.{profile.name}.env."
+    return Finding(name="key", ok=bool(present), detail=detail, fix=fix)
 
 
 def commands(files: Mapping[str, str]) -> dict[str, Command]:
@@ -337,60 +248,3 @@ def parse_command(name: str, text: str, source: str) -> Command:
 def render(command: Command, arguments: str, *, order_id: str) -> str:
     """The prompt of a step."""
     return rules.fill(command, arguments, order_id)
-
-
-async def worker_zipapp(folder: Path) -> Path:
-    """The worker as one file below `folder`, named by its content; built when it is not there yet."""
-    name, files = _worker_sources()
-    place = folder / name
-    if not place.exists():
-        await asyncio.to_thread(_build_zipapp, place, files)
-    return place
-
-
-@functools.cache
-def _worker_sources() -> tuple[str, dict[str, bytes]]:
-    """The file's name, by its sources and the Python they are compiled for, and the sources."""
-    with importlib.resources.as_file(importlib.resources.files("shopfloor_worker")) as root:
-        files = {f"shopfloor_worker/{p.relative_to(root)}": p.read_bytes() for p in sorted(root.rglob("*.py"))}
-    files["__main__.py"] = b"import sys\nfrom shopfloor_worker.__main__ import main\nsys.exit(main())\n"
-    said = hashlib.sha256(COMPILE.encode())
-    with contextlib.suppress(OSError):
-        python = os.stat(SANDBOX_PYTHON)
-        said.update(f"{os.path.realpath(SANDBOX_PYTHON)} {python.st_mtime_ns} {python.st_size}".encode())
-    for name in sorted(files):
-        said.update(f"{name} {len(files[name])}\n".encode() + files[name])
-    return f"worker-{said.hexdigest()[:16]}.pyz", files
-
-
-def _build_zipapp(place: Path, files: Mapping[str, bytes]) -> None:
-    with BUILDING, contextlib.suppress(FileExistsError):
-        if place.exists():
-            return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in sorted({**files, **_compiled(files)}.items()):
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
-        part.chmod(0o444)
-        part.rename(place)
-
-
-def _compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The sources as the sandbox's Python would compile them at every start; another Python passes them over for the sources."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file, content in files.items():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_bytes(content)
-        try:
-            subprocess.run(
-                [SANDBOX_PYTHON, "-I", "-S", "-c", COMPILE, *files],
-                cwd=folder,
-                check=True,
-                capture_output=True,
-                timeout=60,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            logger.info("worker_not_compiled", reason=str(error))
-        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.pyc")}

@@ -109,6 +109,8 @@ async def queue_message(request: Request, sandbox_id: SandboxId, body: MessagePo
         answer = ended(sandbox_id)
         if await answer if inspect.isawaitable(answer) else answer:
             raise SandboxEnded(f"sandbox {sandbox_id} has ended")
+    if refuse := getattr(request.app.state, "message_refused", None):
+        await refuse(sandbox_id, body.message_type)
     async with request.app.state.database.transaction() as session:
         message = await service.queue(
             session, sandbox_id, body.content, body.message_type, key=key, message_id=body.message_id

@@ -195,6 +195,17 @@ async def newest_event(session: Session, order_id: str, *event_types: str) -> tu
     return (row, orjson.loads(row.payload)) if row else None
 
 
+async def newest_events(
+    session: Session, order_id: str, event_types: Sequence[str], limit: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """The newest events of an order among some types, oldest first: type and payload."""
+    query = sa.select(EventRow.event_type, EventRow.payload).where(
+        EventRow.work_order_id == order_id, EventRow.event_type.in_(event_types)
+    )
+    rows = (await session.execute(query.order_by(EventRow.id.desc()).limit(limit))).all()
+    return [(kind, orjson.loads(payload)) for kind, payload in reversed(rows)]
+
+
 async def steps_done(session: Session, order_id: str, bundle: Artifact | None) -> set[str]:
     """The steps whose completion a worker reported and whose commits are in `bundle`: none that came with a later, refused one."""
     refused = sa.select(sa.func.min(Artifact.created_at)).where(

@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from sqlalchemy.exc import IntegrityError
 
+from shopfloor.agents import rules as agent_rules
 from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SANDBOX_ID, person, sandbox_or_person
 from shopfloor.events.models import EventRow
@@ -133,6 +134,8 @@ async def prompt_work_order(order_id: OrderId, body: PromptRequest, house: Toole
             order.prompts = [*order.prompts, body.prompt_text]
             note, message_id = "kept for the start", None
         else:
+            can = agents.capability(agents.profile(house.settings, order.agent))
+            agent_rules.check_message(order.agent, can, interrupt=False)
             message = await messages.queue(session, attempt.sandbox_id, body.prompt_text)
             note, message_id = "queued for the running agent", message.id
     return PromptResponse(agent_work_order_id=order_id, prompt_accepted=True, message=note, message_id=message_id)
@@ -163,6 +166,8 @@ async def retry_work_order(
         await start_from(house, order, wish.pin)
     async with house.database.transaction() as session:
         order = await queries.locked(session, order_id)
+        now = profile or agents.profile(house.settings, order.agent)
+        agent_rules.check_model(now.name, agents.capability(now), wish.model)
         if profile and wish.agent != order.agent:
             agents.checked_options(profile, order.agent_options)
             wish.model = wish.model or profile.model

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from shopfloor_worker.port import Adapter
 
-NAMES = ("claude", "script")
+NAMES = ("acp", "claude", "codex", "mini", "openhands", "script")
 
 
 def make(job: "dict[str, Any]") -> "Adapter":

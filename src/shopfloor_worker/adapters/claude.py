@@ -4,6 +4,7 @@ import json
 import os
 
 from shopfloor_worker.adapters import new_uuid
+from shopfloor_worker.words import CONTINUE, HOUSE_RULES, MOVED, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,20 +13,6 @@ if TYPE_CHECKING:
 
     from shopfloor_worker.adapters.claude_lines import Lines
     from shopfloor_worker.port import Fact
-
-HOUSE_RULES = """\
-You work unattended in an isolated sandbox, on a git work tree whose branch is already checked out. Nobody can answer questions: \
-decide yourself and say what you decided. Do not switch branches, push or rewrite history; what you leave in the work tree is \
-committed for you. A message inside <guardian-intervention> comes from the platform's guardian, which watches over your work: \
-follow it before anything else."""
-GUARDIAN = (
-    "<guardian-intervention>\nThe guardian that watches over this work order intervenes:\n{}\n</guardian-intervention>"
-)
-MOVED = """\
-(This conversation goes on in a new sandbox: its work tree holds what had been committed to the branch, and nothing else.)"""
-CONTINUE = """\
-The program you run in was killed and has been started again in the same work tree. Commands that were running were stopped. \
-Look at what is already done, then go on with your task to its end."""
 
 
 class Agent:
@@ -91,8 +78,7 @@ class Agent:
     def say(self, text: str, ident: str, kind: str, step: str) -> bytes:
         """A user line; in a running turn it joins after the tool call at hand."""
         del step
-        if kind == "guardian_intervention":
-            text = GUARDIAN.format(text)
+        text = told(text, kind)
         if kind == "prompt" and self._moved:
             text, self._moved = f"{MOVED}\n\n{text}", False
         if text.startswith("/"):  # words for the agent, not a command of its program
@@ -112,7 +98,8 @@ class Agent:
     def read(self, line: bytes) -> "Sequence[Fact]":
         """See claude_lines.py."""
         if self._lines is None:
-            from shopfloor_worker.adapters.claude_lines import Costs, Lines
+            from shopfloor_worker.adapters.claude_lines import Lines
+            from shopfloor_worker.costs import Costs
 
             self._lines = Lines(self._options, Costs(self._costs), getattr(self, "_first", ""))
         facts = self._lines.read(line)

@@ -1,14 +1,14 @@
 """What the lines of Claude Code's stream-json mean."""
 
-import contextlib
-import fnmatch
 import json
-import os
 import re
 from collections.abc import Iterator
 from typing import Any, Optional
 
+from shopfloor_worker.costs import Costs
 from shopfloor_worker.port import Dropped, Event, Fact, Reply, Taken, TurnEnd
+from shopfloor_worker.refusals import forbidden, refused
+from shopfloor_worker.words import NOBODY
 
 KINDS = {
     **dict.fromkeys(("Read", "NotebookRead", "LS"), "read"),
@@ -16,42 +16,9 @@ KINDS = {
     **dict.fromkeys(("Bash", "PowerShell", "Monitor"), "execute"),
     **dict.fromkeys(("Glob", "Grep", "WebSearch", "WebFetch", "ToolSearch"), "search"),
 }
-MEANINGS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    500: "api_error",
-    529: "overloaded_error",
-}
 READ = frozenset({"system", "command_lifecycle", "assistant", "user", "control_request", "result"})
 """The kinds of lines that mean something to us."""
 LIMITS = {"error_max_turns": "the limit of turns", "error_max_budget_usd": "the budget"}
-
-
-class Costs:
-    """The last cumulative cost of each conversation, so that deltas can be told; kept in the agent's home."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._known: dict[str, float] = {}
-        with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-            self._known = json.load(file)
-
-    def before(self, session: str) -> float:
-        """What was already counted."""
-        return float(self._known.get(session, 0.0))
-
-    def note(self, session: str, total: float) -> None:
-        """Now this much is."""
-        self._known[session] = total
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            with open(self._path + ".part", "w", encoding="utf-8") as file:
-                json.dump(self._known, file)
-            os.replace(self._path + ".part", self._path)
 
 
 class Lines:
@@ -176,15 +143,8 @@ class Lines:
 
     def _refusal(self, tool: str, *, asked: bool) -> str:
         """Why a tool may not be used; empty when it may."""
-        denied = [rule for rule in self._options.get("deny_tools") or () if "(" not in rule]
-        allowed = [rule.partition("(")[0] for rule in self._options.get("allow_tools") or ()]
-        if any(fnmatch.fnmatchcase(tool, rule) for rule in denied):
-            return f"The profile of this work order denies the tool {tool}."
-        if allowed and not any(fnmatch.fnmatchcase(tool, rule) for rule in allowed):
-            return f"The profile of this work order does not allow the tool {tool}."
-        if asked and tool == "AskUserQuestion":
-            return "Nobody can answer questions here: decide yourself and say what you decided."
-        return ""
+        refusal = forbidden(self._options, (tool,))
+        return refusal or (NOBODY if asked and tool == "AskUserQuestion" else "")
 
     def _result(self, said: "dict[str, Any]") -> "Iterator[Fact]":
         taken = tuple("prompt-1" if ident == self._first else ident for ident in said.get("user_message_uuids") or ())
@@ -224,8 +184,7 @@ def ending(said: "dict[str, Any]") -> TurnEnd:
         return TurnEnd("done", "", summary)
     status = said.get("api_error_status")
     if status:
-        meaning = MEANINGS.get(status, "api_error")
-        return TurnEnd("error", f"the model answered {status} ({meaning}): {summary}".rstrip(": "), summary)
+        return TurnEnd("error", refused(status, summary), summary)
     detail = errors or summary or terminal or subtype
     return TurnEnd("error", detail, summary, session_lost="No conversation found" in errors)
 

@@ -45,6 +45,8 @@ class Brief:
     bundle: Artifact | None
     done: set[str]
     spoken: Any
+    recount: str = ""
+    """What was done so far, for an agent that cannot go on with the earlier one's conversation."""
 
 
 @dataclass(frozen=True)

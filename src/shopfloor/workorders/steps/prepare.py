@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from shopfloor.agents import service as agents
-from shopfloor.agents.wiring import wiring
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
 from shopfloor.events.catalog import AgentRestarted
@@ -27,6 +26,7 @@ from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
 from shopfloor.workorders.steps import Brief, Claimed, Tools
+from shopfloor.workorders.steps.handover import handed_over, recounted
 from shopfloor.workorders.steps.run import TICK_SECONDS, called_off, finish, glance
 
 logger = log.get(__name__)
@@ -69,7 +69,7 @@ async def claim(tools: Tools, session: Session, engine_id: str) -> Claimed | Non
     if attempt is None:
         return None
     await service.step_attempt(session, attempt, AttemptState.PREPARING)
-    return Claimed(attempt, await queries.get(session, attempt.work_order_id), await _brief(session, attempt))
+    return Claimed(attempt, await queries.get(session, attempt.work_order_id), await _brief(tools, session, attempt))
 
 
 def look_ahead(tools: Tools, repository_url: str, base_branch: str | None) -> asyncio.Future[Base]:
@@ -108,7 +108,7 @@ async def _start(tools: Tools, attempt_id: str) -> bool:
         await tools.sandboxes.remove(attempt.sandbox_id, order.sandbox_type, reason="made anew after a crash")
     # Only now: the token of a sandbox that runs must stay what it is.
     async with tools.database.transaction() as session:
-        brief = await _brief(session, attempt)
+        brief = await _brief(tools, session, attempt)
     return await _create(tools, Claimed(attempt, order, brief), None)
 
 
@@ -142,7 +142,7 @@ def _branch(order: WorkOrder, brief: Brief) -> str:
     return branches.our_branch(name)
 
 
-async def _brief(session: Session, attempt: Attempt) -> Brief:
+async def _brief(tools: Tools, session: Session, attempt: Attempt) -> Brief:
     order_id, token = attempt.work_order_id, await auth.issue(session, attempt.sandbox_id, attempt.number)
     order = await queries.get(session, order_id)
     project = await projects.of_repository(session, order.repository_url)
@@ -166,6 +166,7 @@ async def _brief(session: Session, attempt: Attempt) -> Brief:
         bundle=bundle,
         done=await queries.steps_done(session, order_id, bundle),
         spoken=await queries.newest_event(session, order_id, "agent.session", "agent.started"),
+        recount=await recounted(tools.settings, session, order_id),
     )
 
 
@@ -203,7 +204,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
             branch=order.git_branch_name,
         ),
         argv=("python3", "-I", "-S", WORKER, "/in/job.json"),
-        env=agents.environment(profile),
+        env={},
         read_only={
             "/in": inbox,
             WORKER: await agents.worker_zipapp(data / "worker"),
@@ -214,20 +215,20 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
         lease_seconds=tools.settings.orphan_seconds,
         allow_no_isolation=order.allow_no_isolation,
     )
-    job = await _job(tools, order, attempt, profile, inbox, brief)
     view = adapter.view(spec)
+    wired = _wired(profile, order, view, brief)
+    job = await _job(tools, order, attempt, profile, inbox, brief)
+    job["agent"]["files"] = dict(wired.files)
     job["api"]["url"] = view.api_url
     _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
-    return _wired(spec, profile, order, view, brief)
+    return replace(spec, env=agents.agent_environment(profile, wired))
 
 
-def _wired(spec: SandboxSpec, profile: agents.Profile, order: WorkOrder, view: View, brief: Brief) -> SandboxSpec:
-    """With its agent pointed at the gateway, the sandbox's token in the place of a key."""
-    if order.account is None:
-        return spec
-    base_url = f"{view.api_url}/models/{order.account}"
-    wired = wiring(profile, base_url=base_url, key=brief.token, home=view.path("/home/agent"))
-    return replace(spec, env={**spec.env, **wired.env})
+def _wired(profile: agents.Profile, order: WorkOrder, view: View, brief: Brief) -> agents.Wiring:
+    """How the agent reaches its model: at the gateway, the sandbox's token in the place of a key."""
+    gateway = f"{view.api_url}/models/{order.account}" if order.account else None
+    home = view.path("/home/agent")
+    return agents.wired(profile, gateway=gateway, token=brief.token, home=home, model=order.model)
 
 
 def _labels(order: WorkOrder, attempt: Attempt) -> dict[str, str]:
@@ -245,7 +246,7 @@ async def _job(
     if bundle:
         owner = tools.sandboxes.adapter(order.sandbox_type).owner
         _hand_in(inbox / "resume.bundle", tools.blobs.path(bundle.sha256), owner)
-    session_id = order.agent_session_id or (spoken[1].get("session_id") if spoken else None)
+    session_id = None if brief.recount else order.agent_session_id or (spoken[1].get("session_id") if spoken else None)
     return {
         "protocol": 1,
         "sandbox_id": attempt.sandbox_id,
@@ -263,7 +264,7 @@ async def _job(
         "resume_bundle": "/in/resume.bundle" if bundle else None,
         "author": {"name": "Shopfloor", "email": "agent@shopfloor.invalid"},
         "agent": agents.job_agent(profile, model=order.model, options=order.agent_options, resume_session=session_id),
-        "steps": await _steps(tools, order, brief.done, bundle),
+        "steps": handed_over(await _steps(tools, order, brief.done, bundle), brief.recount),
     }
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from shopfloor.agents import rules as agent_rules
 from shopfloor.agents import service as agents
 from shopfloor.forges import rules as forge_rules
 from shopfloor.gateway import accounts
@@ -30,6 +31,7 @@ async def terms(tools: Tools, asked: CreateAgentWorkOrderRequest) -> dict[str, A
     capabilities = await tools.sandboxes.adapter(sandbox_type).capabilities()
     if capabilities.isolation == Isolation.NONE and not asked.allow_no_isolation:
         raise IsolationNeeded(f"sandbox type {sandbox_type!r} has no isolation")
+    agent_rules.check_model(profile.name, agents.capability(profile), asked.model)
     as_asked = ("initial_prompt", "github_issue_number", "base_branch", "allow_no_isolation")
     return {
         **{name: getattr(asked, name) for name in as_asked},
@@ -49,7 +51,7 @@ async def terms(tools: Tools, asked: CreateAgentWorkOrderRequest) -> dict[str, A
 
 def paying(tools: Tools, profile: agents.Profile) -> str | None:
     """The model account an agent uses through the gateway, seen to have its key. Raises KeyMissing."""
-    if (name := agents.account(profile)) is None:
+    if (name := agents.paid_by(profile)) is None:
         return None
     accounts.account(tools.settings, name).key()
     return name
