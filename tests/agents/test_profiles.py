@@ -28,7 +28,7 @@ def test_settings_change_a_built_in_profile(tmp_path: Path) -> None:
 
 def test_a_new_profile_builds_on_its_adapters(tmp_path: Path) -> None:
     found = agents.profile(settings(tmp_path, careful={"adapter": "claude", "deny_tools": ["Bash"]}), "careful")
-    assert found.allow == ["api.anthropic.com:443"]
+    assert (found.env["IS_SANDBOX"], agents.paid_by(found)) == ("1", "anthropic")
 
 
 def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> None:
@@ -54,22 +54,40 @@ def test_a_mistake_names_its_key(tmp_path: Path, given: dict[str, Any], key: str
     assert raised.value.facts["key"] == key
 
 
-def test_only_named_variables_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(tmp_path: Path, **claude: Any) -> dict[str, str]:
+    """What is in the sandbox of an agent that is pointed at the gateway, if it may."""
+    found = agents.profile(settings(tmp_path, claude=claude), "claude")
+    gateway = "http://gate/models/x" if agents.paid_by(found) else None
+    return agents.agent_environment(found, agents.wired(found, gateway=gateway, token="sfs_token", home="/home/agent"))
+
+
+def test_no_key_is_copied_even_if_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "login")
+    found = environment(tmp_path, env_allow=["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"])
+    assert found["ANTHROPIC_API_KEY"] == "sfs_token"
+    assert not {"key", "login"} & set(found.values())
+
+
+def test_only_named_variables_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAMED", "named")
     monkeypatch.setenv("OTHER_SECRET", "secret")
-    found = agents.environment(agents.profile(settings(tmp_path), "claude"))
-    assert found["ANTHROPIC_API_KEY"] == "key"
+    found = environment(tmp_path, env_allow=["NAMED"])
+    assert found["NAMED"] == "named"
     assert "OTHER_SECRET" not in found
 
 
-def test_a_model_on_this_machine_gets_a_pipe(tmp_path: Path) -> None:
-    given = {"env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8099"}}
-    assert agents.profile(settings(tmp_path, claude=given), "claude").pipes == {8099: "127.0.0.1:8099"}
+def test_an_agent_with_a_login_of_its_own_gets_it_and_the_way_to_its_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "login")
+    found = agents.profile(settings(tmp_path, claude={"direct": True}), "claude")
+    assert (agents.paid_by(found), found.allow) == (None, ["api.anthropic.com:443"])
+    assert environment(tmp_path, direct=True)["CLAUDE_CODE_OAUTH_TOKEN"] == "login"
 
 
-def test_a_model_elsewhere_is_allowed(tmp_path: Path) -> None:
-    given = {"env": {"ANTHROPIC_BASE_URL": "https://models.example"}}
-    assert "models.example:443" in agents.profile(settings(tmp_path, claude=given), "claude").allow
+def test_an_agent_that_asks_through_the_gateway_reaches_no_provider(tmp_path: Path) -> None:
+    assert [agents.profile(settings(tmp_path), name).allow for name in BUILT_IN] == [[]] * len(BUILT_IN)
 
 
 def test_the_program_is_mounted_where_the_job_expects_it(tmp_path: Path) -> None:
@@ -159,7 +177,7 @@ async def test_doctor_runs_the_program(tmp_path: Path) -> None:
 
 async def test_doctor_never_tells_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "the-secret-key")
-    found = agents.profile(settings(tmp_path, claude={"program": [NATIVE]}), "claude")
+    found = agents.profile(settings(tmp_path, claude={"program": [NATIVE], "direct": True}), "claude")
     key = (await agents.doctor(found))[1]
     assert (key.ok, key.detail) == (True, "ANTHROPIC_API_KEY is set")
 
@@ -167,7 +185,7 @@ async def test_doctor_never_tells_a_key(tmp_path: Path, monkeypatch: pytest.Monk
 async def test_doctor_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in agents.CLAUDE_KEYS:
         monkeypatch.delenv(name, raising=False)
-    found = agents.profile(settings(tmp_path, claude={"program": [NATIVE]}), "claude")
+    found = agents.profile(settings(tmp_path, claude={"program": [NATIVE], "direct": True}), "claude")
     key = (await agents.doctor(found))[1]
     assert not key.ok
     assert "ANTHROPIC_API_KEY" in key.fix
