@@ -59,8 +59,12 @@ def test_an_attempt_is_done_only_after_delivering(wishes: list[AttemptState]) ->
         ]
 
 
-def test_a_completed_order_is_final() -> None:
-    assert ORDER.final(OrderStatus.COMPLETED)
+def test_a_completed_order_only_goes_on_when_more_is_asked_for() -> None:
+    assert ORDER.allows(OrderStatus.COMPLETED, OrderStatus.PENDING)
+    assert not any(
+        ORDER.allows(OrderStatus.COMPLETED, to)
+        for to in set(OrderStatus) - {OrderStatus.PENDING, OrderStatus.COMPLETED}
+    )
 
 
 def test_only_finished_orders_cannot_be_cancelled() -> None:
