@@ -170,3 +170,19 @@ async def test_an_unknown_issue_is_a_problem_with_a_hint(world: World) -> None:
     with pytest.raises(Problem) as refused:
         await world.house.adapter(world.url).issue(world.url, 4711)
     assert refused.value.hint
+
+
+async def test_a_place_in_a_review_is_answered_once(world: World, tmp_path: Path) -> None:
+    forge = world.house.adapter(world.url)
+    if not forge.pages:
+        assert await forge.threads(world.url, 1, "9") == ()
+        return
+    number = (await forge.open_change(await delivered(world, tmp_path))).number or 0
+    thread = {"id": 31, "body": "Why?", "path": "a.txt", "line": 3, "pull_request_review_id": 9}
+    world.repo.threads[number] = [thread, thread | {"id": 32, "pull_request_review_id": 8}]
+    (found,) = await forge.threads(world.url, number, "9")
+    assert (found.comment_id, found.path, found.body) == (31, "a.txt", "Why?")
+    for _ in range(2):
+        await forge.reply(world.url, number, 31, "Done.", marker="<!-- shopfloor:reply=9-31 -->")
+    said = [one["body"] for one in (*world.repo.threads[number], *world.repo.comments.values())]
+    assert sum("Done." in text for text in said) == 1

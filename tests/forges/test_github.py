@@ -61,6 +61,12 @@ async def offered(world: World, database: Database, draft: Draft, **more: object
     return made.change_id
 
 
+def cloned(world: World, place: Path) -> Path:
+    """A person's own clone."""
+    git("clone", "-q", str(world.origin), str(place / "clone"), cwd=place)
+    return place / "clone"
+
+
 def calls(server: GitHubServer, start: str) -> int:
     return sum(1 for request in server.requests if request.startswith(start))
 
@@ -222,8 +228,7 @@ async def test_a_deleted_fork_is_read_over(world: World, draft: Draft) -> None:
 async def test_the_text_is_the_repositorys_own_template_filled(
     world: World, database: Database, tmp_path: Path
 ) -> None:
-    clone = tmp_path / "clone"
-    git("clone", "-q", str(world.origin), str(clone), cwd=tmp_path)
+    clone = cloned(world, tmp_path)
     template = "## Summary\n\n## Checklist\n- [ ] I read it\n\nFixes #\n"
     commit(clone, "template", {".github/PULL_REQUEST_TEMPLATE.md": template})
     git("push", "-q", "origin", "main", cwd=clone)

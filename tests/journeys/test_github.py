@@ -112,12 +112,18 @@ def test_an_issues_label_becomes_a_pull_request_that_is_repaired_reviewed_and_me
     town.fail_check()
     until(lambda: any("A person has to look" in text for text in town.said()), what="us to give up repairing")
 
+    thread = {"id": 31, "body": "A comma is missing.", "path": "work.txt", "line": 1, "pull_request_review_id": 9}
+    town.repo.threads[pull["number"]] = [thread]
     review = {"id": 9, "state": "changes_requested", "body": "Greet politely."}
     told = {"number": pull["number"], "head": {"ref": first["git_branch_name"], "sha": town.head()}}
     town.send("pull_request_review", "submitted", review=review, pull_request=told)
     town.completed(4)
     assert git("show", f"{first['git_branch_name']}:work.txt", cwd=town.repo.path) == "more\n" * 3 + "more"
     assert len(town.repo.pulls) == 1
+    answers = until(lambda: town.repo.threads[pull["number"]][1:], what="the thread to be answered")
+    assert [(one["in_reply_to_id"], one["body"].partition(".")[0]) for one in answers] == [
+        (31, f"Done in {town.head()}")
+    ]
 
     progress = [text for text in town.said() if "shopfloor:progress=" in text]
     until(lambda: any("is completed" in text for text in town.said()), what="the progress to be told")

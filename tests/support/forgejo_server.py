@@ -14,7 +14,7 @@ class ForgejoServer(GitHubServer):
 
     kind = "forgejo"
 
-    def like(self, method: str, path: str, status: str, **ours: Any) -> Any:
+    def like(self, method: str, path: str, status: str, /, **ours: Any) -> Any:
         """Forgejo's document asks for next to nothing: our facts are the answer."""
         del method, status
         made: dict[str, Any] = {"id": 1, "user": dict(PERSON)}
@@ -25,8 +25,15 @@ class ForgejoServer(GitHubServer):
     def routes(self) -> dict[str, Any]:
         ours = super().routes()
         ours["POST " + "/pulls/(\\d+)/merge"] = self.merge_there
+        ours["GET " + "/pulls/(\\d+)/reviews/(\\d+)/comments"] = self.review_comments
         del ours["PUT " + "/pulls/(\\d+)/merge"]
         return ours
+
+    def review_comments(
+        self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str, review: str
+    ) -> tuple[int, Any]:
+        mine = [one for one in repo.threads.get(int(number), []) if one["pull_request_review_id"] == int(review)]
+        return 200, [{key: one[key] for key in ("id", "body", "path", "pull_request_review_id")} for one in mine]
 
     def new_pull(self, name: str, number: int, body: Any, who: Token) -> dict[str, Any]:
         ends = {

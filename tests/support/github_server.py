@@ -94,7 +94,7 @@ class GitHubServer(GitServer):
         data = b"" if status == 204 else json.dumps(body).encode()
         return Said(status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}, data)
 
-    def like(self, method: str, path: str, status: str, **ours: Any) -> Any:
+    def like(self, method: str, path: str, status: str, /, **ours: Any) -> Any:
         """GitHub's own example of an answer, with our facts in it."""
         value = example(self._spec, method, path, status)
         return value | ours if isinstance(value, dict) else [value[0] | ours]
@@ -182,6 +182,8 @@ class GitHubServer(GitServer):
             f"PATCH /pulls/{number}": self.edit_pull,
             f"PUT /pulls/{number}/merge": self.merge_pull,
             f"GET /pulls/{number}/reviews": self.list_reviews,
+            f"GET /pulls/{number}/comments": self.list_threads,
+            f"POST /pulls/{number}/comments/{number}/replies": self.reply,
             "GET /issues": self.list_issues,
             "GET /issues/comments": self.all_comments,
             f"GET /issues/{number}/(?:events|timeline)": self.history,
@@ -207,18 +209,8 @@ class GitHubServer(GitServer):
         }
         return 200, self.like("get", "/repos/{owner}/{repo}", "200", **facts)
 
-    def tip(self, repo: Repo, branch: str) -> str | None:
-        done = subprocess.run(
-            ["git", "rev-parse", "--verify", "-q", f"refs/heads/{branch}"],
-            cwd=repo.path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout.strip() or None
-
     def make_pull(self, name: str, repo: Repo, who: Token, body: Any, query: Any) -> tuple[int, Any]:
-        head, base = self.tip(repo, body["head"]), self.tip(repo, body["base"])
+        head, base = repo.tip(body["head"]), repo.tip(body["base"])
         if base is None or head is None:
             raise self.invalid("base" if base is None else "head", "invalid")
         open_one = [p for p in repo.pulls.values() if p["state"] == "open" and p["head"]["ref"] == body["head"]]
@@ -254,7 +246,7 @@ class GitHubServer(GitServer):
         """The pull request with where its ends stand now and whether it merges."""
         if pull["state"] == "open":
             for end in ("head", "base"):
-                pull[end]["sha"] = self.tip(repo, pull[end]["ref"]) or pull[end]["sha"]
+                pull[end]["sha"] = repo.tip(pull[end]["ref"]) or pull[end]["sha"]
             pull["mergeable"] = self._tree(repo, pull) is not None
         return pull
 
@@ -314,6 +306,20 @@ class GitHubServer(GitServer):
     def list_reviews(self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str) -> tuple[int, Any]:
         path = "/repos/{owner}/{repo}/pulls/{pull_number}/reviews"
         return 200, [self.like("get", path, "200", **one)[0] for one in repo.reviews.get(int(number), [])]
+
+    def list_threads(self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str) -> tuple[int, Any]:
+        path = "/repos/{owner}/{repo}/pulls/{pull_number}/comments"
+        return 200, [self.like("get", path, "200", **one)[0] for one in repo.threads.get(int(number), [])]
+
+    def reply(
+        self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str, thread: str
+    ) -> tuple[int, Any]:
+        facts = {"id": self.number(), "in_reply_to_id": int(thread), "body": body["body"], "user": {"login": who.login}}
+        path = "/repos/{owner}/{repo}/pulls/{pull_number}/comments/{comment_id}/replies"
+        made = self.like("post", path, "201")
+        person = made["user"] | {"login": who.login}
+        repo.threads.setdefault(int(number), []).append(facts | {"user": person, "pull_request_review_id": 0})
+        return 201, made | facts | {"user": person}
 
     def add_issue(self, repo: Repo, **facts: Any) -> int:
         """Somebody writes an issue."""

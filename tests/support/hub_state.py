@@ -1,6 +1,7 @@
 """What a fake forge remembers, and how it says no."""
 
 import copy
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,16 @@ class Repo:
     comments: dict[int, dict[str, Any]] = field(default_factory=dict)
     reviews: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     checks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    threads: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """Change -> comments on places in it."""
     history: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     needs_review: bool = False
     """A rule of the base branch: nobody merges without a review."""
+
+    def tip(self, branch: str) -> str | None:
+        """Where a branch stands in the real repository."""
+        argv = ["git", "rev-parse", "--verify", "-q", f"refs/heads/{branch}"]
+        return subprocess.run(argv, cwd=self.path, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 class Refusal(Exception):

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from shopfloor.events import log as events
 from shopfloor.events.catalog import ForgeDeliveryReceived, ForgeEvent
 from shopfloor.forges.models import Change, Delivery
-from shopfloor.forges.signals import PER_HOUR, Signal
+from shopfloor.forges.signals import PER_HOUR, REVIEWS, Signal
 from shopfloor.kit.db import Session, db_time
 
 
@@ -89,6 +89,18 @@ async def answer(session: Session, delivery_id: str, reaction: str, *, work_orde
     mine = sa.and_(Delivery.delivery_id == delivery_id, Delivery.reaction == "")
     noted = await session.execute(sa.update(Delivery).where(mine).values(done).returning(Delivery.delivery_id))
     return noted.first() is not None
+
+
+async def unreplied(session: Session, *, limit: int = 50) -> Sequence[Delivery]:
+    """Reviews that an order was continued for, and that nobody told how it ended."""
+    mine = (Delivery.reaction == "continued", Delivery.event.in_(REVIEWS))
+    return (await session.scalars(sa.select(Delivery).where(*mine).order_by(Delivery.handled_at).limit(limit))).all()
+
+
+async def replied(session: Session, delivery_id: str, reaction: str) -> None:
+    """The review's threads were answered, or need no answer any more."""
+    mine = sa.and_(Delivery.delivery_id == delivery_id, Delivery.reaction == "continued")
+    await session.execute(sa.update(Delivery).where(mine).values(reaction=reaction[:40]))
 
 
 async def answered(session: Session, work_order_id: str, reaction: str) -> int:

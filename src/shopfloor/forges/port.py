@@ -162,6 +162,9 @@ class Comment:
     url: str = ""
     issue_number: int | None = None
     created_at: datetime | None = None
+    path: str = ""
+    line: int | None = None
+    """Where in the change it stands, when it is about a place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +302,12 @@ class Forge(Protocol):
 
     async def reviews(self, url: str, number: int) -> Sequence[Review]:
         """What reviewers said about a change, oldest first."""
+
+    async def threads(self, url: str, number: int, review_id: str) -> Sequence[Comment]:
+        """What a review says about single places."""
+
+    async def reply(self, url: str, number: int, comment_id: int, text: str, *, marker: str) -> None:
+        """Answer such a place once; where a forge cannot, the change itself is commented on."""
 
     async def checks(self, url: str, commit: str) -> Sequence[Check]:
         """What programs think of a commit."""

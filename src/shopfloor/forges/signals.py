@@ -25,6 +25,10 @@ REVIEW_EVENTS = {
 """Forgejo's and Gitea's events for a submitted review."""
 
 
+REVIEWS = ("pull_request_review", "poll.review_submitted", *REVIEW_EVENTS)
+"""Every event by which a review comes."""
+
+
 class Kind(StrEnum):
     """What happened."""
 

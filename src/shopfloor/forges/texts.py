@@ -22,6 +22,8 @@ ISSUE_LINE = re.compile(
     r"(?im)^(\s*(?:[-*]\s*)?(?:fixes|closes|resolves)[: ]*)#?\s*(?:\(?issue\)?|<[^>]*>|_+|\.{3})?\s*$"
 )
 MAX_REQUEST = 20000
+MAX_TEMPLATE = 30000
+"""Together they leave room for the evidence and our marker in what a forge takes."""
 CELL = 300
 
 
@@ -71,7 +73,7 @@ def change_body(
 
 def _filled(template: str, asked: str, link: str) -> str:
     """Our words below the first heading that asks for them (else above all); an empty `Fixes #` gets the issue; boxes stay unticked."""
-    text = OURS.sub("<!-- (removed) ", template.replace("\r\n", "\n"))
+    text = OURS.sub("<!-- (removed) ", template[:MAX_TEMPLATE].replace("\r\n", "\n"))
     if link:
         text, placed = ISSUE_LINE.subn(
             lambda found: f"{found[1]}{link.rpartition(' ')[2]}" if "Closes" in link else link, text, count=1

@@ -15,6 +15,7 @@ from shopfloor.forges.adapters._shapes import (
     Repository,
     ReviewShape,
     Shape,
+    ThreadShape,
     read,
 )
 from shopfloor.forges.adapters._wire import (
@@ -332,6 +333,16 @@ class PullRequests:
         """What reviewers said."""
         found = await self.listed(url, f"/pulls/{number}/reviews", ReviewShape)
         return [one.plain() for one in found if one.state.upper() not in {"PENDING", "REQUEST_REVIEW"}]
+
+    async def threads(self, url: str, number: int, review_id: str) -> Sequence[Comment]:
+        """Forgejo lists them by review."""
+        path = f"/pulls/{number}/reviews/{quote(review_id, safe='')}/comments"
+        return [read(ThreadShape, one, path).plain(number) for one in await self.get(url, path) or ()]
+
+    async def reply(self, url: str, number: int, comment_id: int, text: str, *, marker: str) -> None:
+        """Forgejo has no call for it."""
+        del comment_id
+        await self.comment(url, number, text, marker=marker)
 
     async def may_write(self, url: str, login: str) -> bool:
         """Whether a person may write; who the forge does not know may not."""

@@ -1,5 +1,6 @@
 """The few fields of a forge's answers that we read. Whatever else is there, or comes with next week's release, is ignored."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -125,6 +126,20 @@ class CommentShape(Shape):
             issue_number=number,
             created_at=self.created_at,
         )
+
+
+class ThreadShape(CommentShape):
+    """A comment on a place in a change."""
+
+    path: str = ""
+    line: int | None = None
+    original_line: int | None = None
+    pull_request_review_id: int | None = None
+    in_reply_to_id: int | None = None
+
+    def plain(self, number: int | None = None) -> Comment:
+        """As the rest of the house sees it."""
+        return replace(super().plain(number), path=self.path, line=self.line or self.original_line)
 
 
 class Happening(Shape):

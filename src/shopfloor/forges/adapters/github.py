@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from shopfloor.forges.adapters._pulls import MergeRefused, PullRequests, full_name
-from shopfloor.forges.adapters._shapes import Pull, Shape, read
-from shopfloor.forges.adapters._wire import Answer, ForgeNotReached, send
-from shopfloor.forges.port import Check, Connection, Draft, Forge, HostGit
+from shopfloor.forges.adapters._shapes import Pull, Shape, ThreadShape, read
+from shopfloor.forges.adapters._wire import Answer, ForgeNotReached, checked, send
+from shopfloor.forges.port import Check, Comment, Connection, Draft, Forge, HostGit
 from shopfloor.kit.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -152,6 +152,24 @@ class GitHubForge(PullRequests):
                 f"change {pull.number} is a draft: {answer.words}",
                 hint="Mark it ready for review on GitHub, then merge.",
             )
+
+    async def threads(self, url: str, number: int, review_id: str) -> Sequence[Comment]:
+        """GitHub lists them by change."""
+        found = await self.listed(url, f"/pulls/{number}/comments", ThreadShape)
+        return [one.plain(number) for one in found if str(one.pull_request_review_id) == review_id]
+
+    async def reply(self, url: str, number: int, comment_id: int, text: str, *, marker: str) -> None:
+        """In the thread itself, unless it has our answer already."""
+        me = await self.login(url)
+        there = await self.listed(url, f"/pulls/{number}/comments", ThreadShape)
+        if any(
+            one.in_reply_to_id == comment_id and marker in (one.body or "") and one.plain().author == me
+            for one in there
+        ):
+            return
+        body = {"body": f"{text}\n\n{marker}"}
+        answer = await self.ask(url, "POST", f"/pulls/{number}/comments/{comment_id}/replies", body)
+        checked(answer, f"an answer on change {number}")
 
     async def checks(self, url: str, commit: str) -> Sequence[Check]:
         """Check runs and the older commit statuses."""

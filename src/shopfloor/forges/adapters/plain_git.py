@@ -161,6 +161,16 @@ class PlainGit:
         del url, number
         return ()
 
+    async def threads(self, url: str, number: int, review_id: str) -> Sequence[Comment]:
+        """There are none."""
+        del url, number, review_id
+        return ()
+
+    async def reply(self, url: str, number: int, comment_id: int, text: str, *, marker: str) -> None:
+        """There is no place for it."""
+        del comment_id, text, marker
+        raise NotOffered(f"{url} is reached by git alone: nobody can answer on #{number}")
+
     async def checks(self, url: str, commit: str) -> Sequence[Check]:
         """There are none."""
         del url, commit

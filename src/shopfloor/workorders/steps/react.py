@@ -34,6 +34,7 @@ async def keep_answering(tools: Tools) -> None:
     """Answer facts as they come, for ever; what a crash left is taken up again."""
     while True:
         await answer_all(tools)
+        await reply_all(tools)
         await asyncio.sleep(EVERY)
 
 
@@ -67,8 +68,51 @@ async def _answer(tools: Tools, row: Delivery) -> bool:
             return await _note(tools, row, "approved")
         case Kind.LABELED | Kind.COMMENTED if not signal.on_change:
             return await _begin(tools, row, signal)
-    words = f"A reviewer ({signal.verdict or 'comment'}) says about your change:\n{fenced(signal.text)}"
+    words = (
+        f"A reviewer ({signal.verdict or 'comment'}) says about your change:\n{fenced(await _said(tools, row, signal))}"
+    )
     return await _continue(tools, row, words, "continued")
+
+
+async def _said(tools: Tools, row: Delivery, signal: Signal) -> str:
+    """The review's own words and all its threads."""
+    if signal.kind != Kind.REVIEWED or signal.number is None:
+        return signal.text
+    forge = tools.repositories.adapter(row.repository_url)
+    threads = await forge.threads(row.repository_url, signal.number, signal.item)
+    places = [f"{one.path}{f', line {one.line}' if one.line else ''}: {one.body}" for one in threads]
+    return "\n\n".join(part for part in (signal.text, *places) if part)[:40000]
+
+
+async def reply_all(tools: Tools) -> None:
+    """Answer every thread of a review with the commit that followed it, once the order has delivered it."""
+    async with tools.database.reading() as session:
+        rows = await inbox.unreplied(session)
+    for row in rows:
+        try:
+            await _reply(tools, row)
+        except Problem as problem:
+            logger.warning("forge_reply_failed", delivery_id=row.delivery_id, code=problem.code, reason=problem.message)
+            if not isinstance(problem, Unavailable):
+                async with tools.database.transaction() as session:
+                    await inbox.replied(session, row.delivery_id, f"continued, {problem.code}")
+
+
+async def _reply(tools: Tools, row: Delivery) -> None:
+    signal = Signal(**row.signal | {"kind": Kind(row.signal["kind"])})
+    async with tools.database.reading() as session:
+        order = await queries.get(session, row.work_order_id or "")
+    if order.status in {OrderStatus.PENDING, OrderStatus.RUNNING} or signal.number is None:
+        return
+    reaction = f"continued, order {order.status}"
+    if order.status == OrderStatus.COMPLETED and order.head_commit and order.head_commit != signal.head_commit:
+        forge, url = tools.repositories.adapter(row.repository_url), row.repository_url
+        for thread in await forge.threads(url, signal.number, signal.item):
+            sign = texts.marker("reply", f"{signal.item}-{thread.comment_id}")
+            await forge.reply(url, signal.number, thread.comment_id, f"Done in {order.head_commit}.", marker=sign)
+        reaction = "continued, replied"
+    async with tools.database.transaction() as session:
+        await inbox.replied(session, row.delivery_id, reaction)
 
 
 def fenced(text: str) -> str:
