@@ -17,8 +17,9 @@ from shopfloor.workorders import queries
 from shopfloor.workorders.models import Pin
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.pin import pin
-from tests.no_loss import WHO, finish, house, set_up
+from tests.no_loss import finish, house, set_up
 from tests.support.platform import folder, git, sample_repository
+from tests.support.shell_work import WHO
 
 SECRET = "a secret of the host"
 ID = "-c user.name=A -c user.email=a@b.invalid"
