@@ -24,6 +24,7 @@ async def explain(tools: Tools, order_id: str) -> dict[str, Any]:
         seen = await glance(session, attempt.attempt_id) if attempt else None
         facts = await _facts(session, order_id)
         place = await tools.sandboxes.has_place(session)
+        pinned = await queries.live_pins(session, order_id)
         alive = tools.database.sqlite or await any_alive(session, 2 * tools.settings.engine_lease_seconds)
     since = next((row.recorded_at for row in facts if row.event_type == "work_order.status_changed"), order.created_at)
     return {
@@ -32,7 +33,9 @@ async def explain(tools: Tools, order_id: str) -> dict[str, Any]:
         "since": since,
         "reason": order.reason,
         "evidence": [evidence(row) for row in facts],
-        "what_would_change_it": _outlook(tools, order, seen, _waiting(order.not_before, place=place, alive=alive)),
+        "what_would_change_it": _outlook(
+            tools, order, seen, _waiting(order.not_before, place=place, alive=alive), pinned
+        ),
     }
 
 
@@ -58,7 +61,7 @@ def evidence(row: EventRow) -> dict[str, Any]:
     }
 
 
-def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, waiting: str) -> list[str]:
+def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, waiting: str, pinned: int) -> list[str]:
     if order.status == OrderStatus.PENDING:
         return [waiting, "cancel"]
     if order.status == OrderStatus.RUNNING and seen:
@@ -70,7 +73,8 @@ def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, waiting: str) 
             "cancel",
         ]
     if order.status in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
-        return ["retry: it continues from its last commit"]
+        more = [f"recover: {pinned} pins hold what it had not handed out"] if pinned else []
+        return ["retry: it continues from its last commit", *more]
     return []
 
 
