@@ -37,6 +37,7 @@ from shopfloor.workorders.steps.receive import import_commits
 from shopfloor.workorders.steps.recover import bundle, kept
 from tests.support.contents import tree_in, tree_of
 from tests.support.platform import folder, git, sample_repository, until
+from tests.support.shell_work import WHO, command
 
 SANDBOXES = ("local", "git_branch", "git_worktree")
 ORDINARY = ("write",) * 5 + ("delete", "link", "mode", "replace_folder", "commit", "commit", "amend", "reset", "branch")
@@ -44,7 +45,6 @@ RARE = ("detach", "stash", "repack", "soft", "stage", "hand_out", "hand_out", "e
 STEPS = 14
 SLOWEST_CONCLUSION = 0.3
 TAR = "tar -c --exclude=./.git ."
-WHO = "git -c user.name=A -c user.email=a@b.invalid -c gc.auto=0"
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["tests.no_loss"])
 Report = Callable[[dict[str, Any]], None]
@@ -110,45 +110,6 @@ async def set_up(tools: Tools, report: Report, place: Path, sandbox_type: str) -
     async with tools.database.transaction() as session:
         await tools.sandboxes.started(session, attempt.sandbox_id, await adapter.capabilities())
     report({"attempt": attempt.attempt_id, "sandbox": attempt.sandbox_id, "order": order.agent_work_order_id})
-
-
-def command(dice: random.Random, verb: str) -> str:
-    """A piece of work as a shell script."""
-    path = shlex.quote(
-        dice.choice(["app.py", "a.txt", "b.txt", "sub/a.txt", "sub/deep/b.txt", "größe 😀.txt", "line\nbreak"])
-    )
-    content = base64.b64encode(dice.randbytes(dice.choice([0, 3, 200, 70_000]))).decode()
-    name = f"n{dice.randrange(10**6)}"
-    match verb:
-        case "write":
-            return f'mkdir -p "$(dirname {path})" && echo {content} | base64 -d | dd of={path} conv=fsync status=none'
-        case "delete":
-            return f"rm -f {path}"
-        case "link":
-            return f"rm -rf link-{name}; ln -s {path} link-{name}"
-        case "mode":
-            return f"test -f {path} && chmod +x {path}"
-        case "replace_folder":
-            return "rm -rf sub; mkdir -p sub; echo new > sub/new.txt"
-        case "commit":
-            return f"{WHO} add -A && {WHO} commit -qm {name}"
-        case "amend":
-            return f"{WHO} add -A && {WHO} commit -q --amend -m {name}"
-        case "reset":
-            return f"{WHO} reset -q --hard HEAD~1"
-        case "branch":
-            return f"{WHO} checkout -q -b {name}"
-        case "detach":
-            return f"{WHO} checkout -q --detach"
-        case "stash":
-            return f"{WHO} stash -q -u"
-        case "repack":
-            return f"{WHO} repack -q -a -d -l"
-        case "soft":
-            return f"{WHO} reset -q --soft HEAD~1"
-        case "stage":
-            return f"{WHO} add -A"
-    raise ValueError(verb)
 
 
 async def work(tools: Tools, report: Report, told: dict[str, Any], seed: int, sandbox_type: str) -> None:
@@ -255,13 +216,21 @@ class Run:
         self.told = ""
         self.facts: list[dict[str, Any]] = []
 
-    def child(self, job: Callable[..., Awaitable[None]], *arguments: Any, kill_after: float | None = None) -> bool:
-        """Run a part in a process of its own; answers whether it came to its end."""
+    def child(
+        self,
+        job: Callable[..., Awaitable[None]],
+        *arguments: Any,
+        kill_after: float | None = None,
+        when: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Run a part in a process of its own, killed so many seconds after it began or `when` came true; answers whether it came to its end."""
         facts = self.place / f"facts-{len(list(self.place.glob('facts-*')))}"
         process = FORK.Process(target=_started, args=(self.place, job, facts, arguments))
         process.start()
         if kill_after is not None:
             until(lambda: (facts.exists() and facts.read_bytes()) or process.exitcode is not None, what="it to begin")
+            while when and process.exitcode is None and not when():
+                time.sleep(0.001)
         process.join(kill_after if kill_after is not None else 120)
         if process.exitcode is None:
             process.kill()
@@ -283,8 +252,10 @@ class Run:
         self.child(look, told, self.type)
         truth = self.facts.pop()
         self.kill_sandbox()
-        for _ in range(3):
-            if not self.child(finish, told, kill_after=self.dice.uniform(0, SLOWEST_CONCLUSION)):
+        moments = self.dice.choices(["any", *self._moments(told)], k=3)
+        for moment in moments:
+            after = self.dice.uniform(0, SLOWEST_CONCLUSION if moment == "any" else 0.02)
+            if not self.child(finish, told, kill_after=after, when=self._moments(told).get(moment)):
                 self.stages.append(self._stage(told))
         assert self.child(finish, told)
         assert self.child(recovered, told, self.place)
@@ -292,6 +263,16 @@ class Run:
         did = [fact["did"] for fact in self.facts if "did" in fact]
         found = f"{len(did)} steps, {self.kills} kills ({', '.join(self.stages)}), {len(truth['commits'])} commits"
         return f"seed {self.seed} {self.type}: {found}: all there"
+
+    def _moments(self, told: dict[str, Any]) -> dict[str, Callable[[], bool]]:
+        """Things to see from outside just when a crash would hurt: commits kept, archive stored, row written, folder going."""
+        data, sandbox = self.place / "data", self.place / "data" / "sandboxes" / self.type
+        return {
+            "commits": lambda: any((data / "repositories").glob("*/orders.git/refs/shopfloor/pins/*/*/*")),
+            "archive": lambda: any((data / "blobs").glob("??/*")),
+            "row": lambda: self._stage(told) == "pinned",
+            "going": lambda: any(sandbox.glob(".gone-*")) or not (sandbox / told["sandbox"]).exists(),
+        }
 
     def _stage(self, told: dict[str, Any]) -> str:
         """How far the conclusion had come when it was killed."""

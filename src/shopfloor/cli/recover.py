@@ -11,6 +11,7 @@ from shopfloor.cli.options import Json, Url, order_ids
 from shopfloor.kit.errors import Malformed
 
 ARCHIVES = ("files", "spool")
+WORK = ("commits", "files")
 
 
 class NothingToRestore(Malformed):
@@ -87,7 +88,8 @@ def _chosen(client: Any, order_id: str | None, number: int | None, kinds: tuple[
     if not fitting:
         there = ", ".join(sorted({one["kind"] for one in found if not one["gone_at"]})) or "nothing at all"
         raise NothingToRestore(f"no {' or '.join(kinds)} of {order_id} are kept; there is {there}")
-    return min(fitting, key=lambda one: (kinds.index(one["kind"]), -one["id"]))
+    prefer = kinds if kinds == ARCHIVES else ()
+    return min(fitting, key=lambda one: (prefer.index(one["kind"]) if prefer else 0, -one["id"]))
 
 
 def _list(client: Any, order_id: str | None, number: int | None, *, as_json: bool) -> None:
@@ -187,7 +189,7 @@ def _branch(client: Any, order_id: str, number: int | None, branch: str, reposit
     from shopfloor.cli.client import ORDERS, path_part
     from shopfloor.cli.restore import fetch_branch
 
-    one = _chosen(client, order_id, number, ("commits", "files"))
+    one = _chosen(client, order_id, number, WORK)
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "recovered.bundle"
         _download(client, f"{ORDERS}/{path_part(order_id)}/pins/{one['id']}/branch", bundle)
@@ -199,7 +201,13 @@ def _branch(client: Any, order_id: str, number: int | None, branch: str, reposit
 def _retry(client: Any, order_id: str, number: int | None, prompt: str, *, as_json: bool) -> None:
     from shopfloor.cli.client import ORDERS, path_part
 
-    one = _chosen(client, order_id, number, ("commits", "files"))
+    one = _chosen(client, order_id, number, WORK)
+    newest = client.order(order_id)["sandbox_identifier"]
+    if number is None and one["sandbox_id"] != newest:
+        raise NothingToRestore(
+            f"the newest attempt ({newest}) handed out all it had; pin {one['id']} is of {one['sandbox_id']}, before it",
+            hint=f"'shopfloor retry' goes on from the newest; --pin {one['id']} goes back to that pin.",
+        )
     body = {"prompt": prompt, "pin": one["id"]}
     order = client.post(f"{ORDERS}/{path_part(order_id)}/retry", body)["agent_work_order"]
     render.as_json(order) if as_json else render.say(f"{order['status']}: starts from pin {one['id']}")

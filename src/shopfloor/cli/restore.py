@@ -67,7 +67,9 @@ def _place(folder: Path, name: str) -> Path | None:
     parts = PurePosixPath(name).parts
     if len(parts) < 2 or name.startswith("/") or ".." in parts or "\0" in name:
         return None
-    inner = [f"dot-git-{part.strip('.')}" if looks_like_git(part) else part for part in parts[1:]]
+    inner = [
+        ("dot-git" if part == ".git" else f"dot-git-{part}") if looks_like_git(part) else part for part in parts[1:]
+    ]
     return folder.joinpath(*(["dot-git"] if parts[0] == "git" else []), *inner)
 
 

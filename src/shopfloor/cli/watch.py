@@ -33,6 +33,7 @@ def outcome(client: Client, order_id: str, *, as_json: bool = False) -> Exit:
         if order["status"] == "failed":
             shown = render.clean(order_id)
             render.note(f"More: shopfloor explain {shown}   Go on from its last commit: shopfloor retry {shown}")
+            render.note(f"What it had not handed out: shopfloor recover {shown}")
     return OUTCOMES.get(order["status"], Exit.OK)
 
 

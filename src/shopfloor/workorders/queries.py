@@ -162,6 +162,12 @@ async def pins(
     return rows.all(), total or 0
 
 
+async def live_pins(session: Session, order_id: str) -> int:
+    """How much is kept of an order's sandboxes."""
+    count = sa.select(sa.func.count()).where(Pin.work_order_id == order_id, Pin.gone_at.is_(None), Pin.kind != "note")
+    return await session.scalar(count) or 0
+
+
 async def pin(session: Session, order_id: str | None, pin_id: int) -> Pin:
     """One pin; raises PinNotFound."""
     found = await session.get(Pin, pin_id)

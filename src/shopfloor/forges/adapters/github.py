@@ -1,4 +1,4 @@
-"""GitHub, through githubkit: its authentication, transport and error types; shapes and retries are our own (docs/decisions/0010)."""
+"""GitHub, through githubkit: its authentication, transport and error types; shapes and retries are our own (docs/decisions/0013)."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar

@@ -26,9 +26,10 @@ async def explain(tools: Tools, order_id: str) -> dict[str, Any]:
         facts = await _facts(session, order_id)
         place = await tools.sandboxes.has_place(session)
         paused = await gateway.pause_of(session, order.account) if order.account else None
+        pinned = await queries.live_pins(session, order_id)
         alive = tools.database.sqlite or await any_alive(session, 2 * tools.settings.engine_lease_seconds)
     since = next((row.recorded_at for row in facts if row.event_type == "work_order.status_changed"), order.created_at)
-    outlook = _outlook(tools, order, seen, _waiting(order.not_before, place=place, alive=alive))
+    outlook = _outlook(tools, order, seen, _waiting(order.not_before, place=place, alive=alive), pinned)
     if paused and order.status not in FINISHED:
         outlook.insert(0, f"the account {order.account} is paused for {paused[1]:.0f} s more: {paused[0].reason}")
     return {
@@ -63,7 +64,7 @@ def evidence(row: EventRow) -> dict[str, Any]:
     }
 
 
-def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, waiting: str) -> list[str]:
+def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, waiting: str, pinned: int) -> list[str]:
     if order.status == OrderStatus.PENDING:
         return [waiting, "cancel"]
     if order.status == OrderStatus.RUNNING and seen:
@@ -75,7 +76,8 @@ def _outlook(tools: Tools, order: WorkOrder, seen: Glance | None, waiting: str) 
             "cancel",
         ]
     if order.status in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
-        return ["retry: it continues from its last commit"]
+        more = [f"recover: {pinned} pins hold what it had not handed out"] if pinned else []
+        return ["retry: it continues from its last commit", *more]
     return []
 
 

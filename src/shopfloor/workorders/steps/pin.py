@@ -29,10 +29,11 @@ from shopfloor.workorders.steps.drain import OFFSET, OUTBOX, Drained, drain
 
 logger = log.get(__name__)
 
-AGENT_LOG = b"agent.jsonl"
 OWN_STATE = frozenset({OFFSET, OUTBOX, b"worker.json", b"messages.jsonl"})
 """What a worker notes for itself, or is in the log."""
 MOST_NOTE = 20_000
+MOST_ASKED = 50
+"""So many files of a spool are held against what was handed out; a worker leaves a handful."""
 Part = tuple[str, Path, Iterable[Entry]]
 
 
@@ -116,7 +117,9 @@ async def _spool(case: Case) -> None:
     found = await asyncio.to_thread(trees.survey, spool)
     known = OWN_STATE - {OUTBOX} if drained.left else OWN_STATE
     kept = [entry for entry in found.files() if entry.path not in known and not entry.path.endswith(b".part")]
-    kept = [entry for entry in kept if entry.size and not await _uploaded(case, spool, entry)]
+    asked = [entry for entry in kept if entry.size][:MOST_ASKED]
+    same = {entry.path for entry in asked if await _uploaded(case, spool, entry)}
+    kept = [entry for entry in kept if entry.size and entry.path not in same]
     if not kept:
         return
     left = leftovers.within(leftovers.Left(store=kept), case.tools.settings.retention.pin_bytes)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ async def start_from(tools: Tools, order: WorkOrder, pin_id: int) -> None:
         raise NotRestorable(f"pin {pin_id} belongs to no attempt")
     case = await kept(tools, pin)
     async with bundle(tools, case, order.git_branch_name, alone=True) as (place, head), tools.blobs.draft() as draft:
-        await asyncio.to_thread(draft.write_bytes, await asyncio.to_thread(place.read_bytes))
+        await asyncio.to_thread(shutil.copyfile, place, draft)
         sha256, size = await tools.blobs.keep(draft)
     async with tools.database.transaction() as session:
         await queries.locked(session, order.agent_work_order_id)
