@@ -2,7 +2,7 @@
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
 
-.PHONY: help setup demo test check format bench chaos clean
+.PHONY: help setup demo test test-all check format bench chaos clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -13,8 +13,13 @@ setup: ## install everything (uv too) into this folder
 demo: setup ## three work orders by the script agent in isolated sandboxes; no key, no network
 	@$(RUN) shopfloor demo
 
-test: setup ## all tests
+test: setup ## all tests, with the real Claude, Codex and OpenCode
+	@$(RUN) python tools/get_agents.py codex opencode >/dev/null
 	@$(RUN) pytest
+
+test-all: setup ## the same with Gemini, OpenHands and mini-swe-agent (some 2 GB more to install)
+	@$(RUN) python tools/get_agents.py codex opencode gemini openhands mini >/dev/null
+	@$(RUN) pytest -m ""
 
 check: setup ## format, lint, types, import floors, dependencies, sizes
 	@$(RUN) ruff format --check .

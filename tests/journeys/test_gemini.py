@@ -35,5 +35,6 @@ def job(house: tuple[Platform, ModelServer]) -> Iterator[Job]:
 
 
 class TestGemini(RealAgent):
-    mark = b"gemini.js"
+    mark = b"gemini"
     denied = "write_file"
+    remembers_a_cut_turn = keeps_a_killed_turn = False

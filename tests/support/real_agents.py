@@ -133,6 +133,10 @@ class RealAgent:
     permissions: ClassVar[bool] = True
     remembers: ClassVar[bool] = True
     """It can go on with a conversation."""
+    remembers_a_cut_turn: ClassVar[bool] = True
+    """What the model said in a turn that was interrupted is in the conversation (or in the account of it)."""
+    keeps_a_killed_turn: ClassVar[bool] = True
+    """The conversation is on disk before its first turn has ended; else that turn is begun anew."""
     tells_usage: ClassVar[bool] = True
 
     def test_a_turn_edits_the_repository(self, job: Job) -> None:
@@ -177,11 +181,12 @@ class RealAgent:
         assert job.of("agent.turn_end")[-1]["reason"] == "interrupted"
         assert not job.house.inside(self.mark)
         again = {"text": "Going on.", "write": ["/workspace/more.txt", "more\n"]}
-        job.model.script = [again, {"text": "Done."}, {"text": "Done."}] if not self.remembers else [{}, again, {}]
+        job.model.script = [again] * 3 + [{"text": "Done."}] * 3  # at whichever turn it takes the conversation up
         job.model.requests.clear()
         job.house.post(f"/agent-work-orders/{job.order_id}/retry", {"prompt": "Go on, please."})
         job.end()
-        assert job.model.said("heliotrope")
+        assert job.model.said("heliotrope") is self.remembers_a_cut_turn
+        assert "Please make the file." in json.dumps(job.model.requests[0]["body"])
         assert job.model.said("Go on, please.")
 
     def test_a_killed_program_goes_on(self, job: Job) -> None:
@@ -197,7 +202,7 @@ class RealAgent:
         assert job.file("two.txt") == "2"
         assert job.of("agent.restarted_in_place")[0]["exit_code"] == -9
         assert "Please make the file." in json.dumps(job.model.requests[-1]["body"])
-        if self.remembers:
+        if self.remembers and self.keeps_a_killed_turn:
             assert len({session["session_id"] for session in job.of("agent.session")}) == 1
 
     def test_a_model_that_refuses_fails_the_order_with_its_reason(self, job: Job) -> None:

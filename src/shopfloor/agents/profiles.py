@@ -38,6 +38,7 @@ GEMINI_SETTINGS = """{
 """
 OPENCODE_CONFIG = """{
   "model": "shopfloor/${model}", "small_model": "shopfloor/${model}", "autoupdate": false, "share": "disabled",
+  "snapshot": false, "lsp": false, "formatter": false,
   "permission": {"edit": "${ask}", "bash": "${ask}", "webfetch": "${ask}"},
   "provider": {"shopfloor": {"npm": "${ai_sdk}", "name": "model server",
     "options": {"baseURL": "${base_url}/v1", "apiKey": "${key}"},
@@ -66,7 +67,12 @@ BUILT_IN: Mapping[str, Mapping[str, Any]] = {
         "adapter": "acp",
         "program": ["opencode", "acp", "--pure"],
         "steer": "join",
-        "env": {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"},
+        "env": {
+            "OPENCODE_DISABLE_MODELS_FETCH": "1",
+            "OPENCODE_DISABLE_AUTOUPDATE": "1",
+            "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+            "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
+        },
         "wired_env": {"OPENCODE_CONFIG": "${home}/.config/shopfloor/opencode.json"},
         "files": {".config/shopfloor/opencode.json": OPENCODE_CONFIG},
     },

@@ -29,8 +29,10 @@ class Talking:
         self.session: "Optional[str]" = None
         self.fresh = False
         """The session is new: it has not been told the rules of the house."""
-        self.running: "dict[str, str]" = {}
-        """Prompts that have not been answered, with their texts, by ident."""
+        self.running: "dict[str, tuple[str, ...]]" = {}
+        """Prompts that have not been answered: the idents of their texts, by the first."""
+        self.fresh_turn: "tuple[str, ...]" = ()
+        """What the running turn was begun with, until the program shows that it works on it."""
         self.held: "list[tuple[str, str]]" = []
         self.cancelling = False
         """The running turn has been cancelled."""
@@ -45,13 +47,14 @@ class Talking:
     def prompt(self, texts: "list[tuple[str, str]]") -> bytes:
         """Say texts as one prompt; the first ident stands for it."""
         self.cancelling = False
-        ident = texts[0][1]
+        idents = tuple(ident for _, ident in texts)
         whole = "\n\n".join(text for text, _ in texts)
-        self.running[ident] = whole
+        self.fresh_turn = self.fresh_turn if self.running else idents
+        self.running[idents[0]] = idents
         if self.fresh:
             whole, self.fresh = f"{HOUSE_RULES}\n\n{whole}", False
         params = {"sessionId": self.session, "prompt": [{"type": "text", "text": whole}]}
-        return self.rpc.request("session/prompt", params, *(ident for _, ident in texts))
+        return self.rpc.request("session/prompt", params, *idents)
 
     def cancel(self) -> bytes:
         """Ask for the end of the running turn."""

@@ -19,6 +19,7 @@ KINDS = {
 }
 LIMITS = {"max_tokens": "the model's limit of tokens", "max_turn_requests": "the limit of turns"}
 AUTH_REQUIRED = -32000
+WORK = {"agent_message_chunk", "agent_thought_chunk", "tool_call", "plan"}
 OPENING = {"initialize", "authenticate", "session/new", "session/load", "session/resume", "session/set_mode"}
 TOOL_IN_ID = re.compile(r"([a-z][a-z_]+)__\1_\d")
 """Gemini titles a call by what it does and names its tool only here."""
@@ -236,6 +237,9 @@ class Lines:
     # ---- the course of a turn
     def _update(self, said: "dict[str, Any]") -> "Iterator[Fact]":
         kind = said["sessionUpdate"]
+        if self._talking.fresh_turn and kind in WORK:
+            yield Taken(self._talking.fresh_turn)
+            self._talking.fresh_turn = ()
         if kind in {"agent_message_chunk", "agent_thought_chunk"}:
             if self._speaking != kind:
                 yield from self._finish_words()

@@ -56,10 +56,11 @@ class Course:
     def turn(self, said: "dict[str, Any]") -> None:
         """Say a prompt and let the agent work to its end."""
         with self._lock:
-            self.busy, self.unheard, self.stopping, self.summary, self.trouble = True, True, False, "", ""
+            self.busy, self.stopping, self.summary, self.trouble = True, False, "", ""
         try:
             self.talk.send_message(said["text"])
             self.stage.taken(said)
+            self.unheard = True
             while self._open():
                 asyncio.run(self.talk.arun())
             reason, detail = self._ending()
