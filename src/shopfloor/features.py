@@ -13,6 +13,7 @@ from shopfloor.workorders import pin_routes as pins
 from shopfloor.workorders import routes as workorders
 
 ROUTERS: tuple[APIRouter, ...] = (
+    gateway.models,  # first: an agent waits for each of its calls
     workorders.router,
     pins.router,
     events.router,
@@ -23,5 +24,4 @@ ROUTERS: tuple[APIRouter, ...] = (
     agents.router,
     projects.router,
     gateway.router,
-    gateway.models,
 )

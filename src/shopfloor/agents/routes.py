@@ -48,7 +48,6 @@ class AgentProfile(Schema):
     api: str
     account: str | None
     direct: bool
-    base_url: str | None
     can: AgentCapability
     is_default: bool
 
@@ -72,7 +71,8 @@ async def agent_profiles(request: Request) -> AgentProfiles:
     settings = request.app.state.settings
     found = [
         AgentProfile(
-            **profile.model_dump(include=set(AgentProfile.model_fields) - {"env", "can"}),
+            **profile.model_dump(include=set(AgentProfile.model_fields) - {"env", "can", "account"}),
+            account=service.paid_by(profile),
             can=AgentCapability(adapter=profile.adapter, **vars(service.capability(profile))),
             env=sorted(service.environment(profile)),
             is_default=profile.name == settings.default_agent,

@@ -25,6 +25,7 @@ from shopfloor.kit import log
 logger = log.get(__name__)
 
 LOOK_SECONDS = 1.0
+HEAD_START_SECONDS = 0.01
 MOST_ERROR = 1 << 20
 LEFT = 499
 """The status of an answer that nobody is there to read."""
@@ -224,6 +225,8 @@ async def _admit(gateway: Gateway, call: Call) -> tuple[Verdict, str]:
 
 
 async def _open(gateway: Gateway, call: Call) -> int:
+    """While the provider thinks: the request gets the processor first."""
+    await asyncio.sleep(HEAD_START_SECONDS)
     async with gateway.database.transaction() as session:
         _, opened, _ = await service.open_call(
             session, call.granted, model=call.asked.model, most_usd=None, host_id=gateway.host_id
