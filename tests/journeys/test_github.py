@@ -153,3 +153,25 @@ def test_no_token_is_in_any_file_or_log_of_the_platform(town: Town) -> None:
     written = [path for path in town.house.folder.rglob("*") if path.is_file() and not path.is_symlink()]
     assert town.house.log in written
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
+def test_a_pull_request_that_cannot_be_opened_leaves_the_branch_and_asks_for_a_person(town: Town) -> None:
+    """A failed pull request marks the order, loses nothing, and a retry offers the same branch."""
+    body = {
+        "repository_url": f"http://{town.github.host}/{NAME}",
+        "agent": "script",
+        "workflow_type": "build",
+        "initial_prompt": "Please",
+        "agent_options": {"script": [{"append": {"path": "work.txt", "content": "work\n"}}]},
+    }
+    town.github.broken["POST"] = [422]
+    order_id = town.house.post("/agent-work-orders", body, expect=201)["agent_work_order"]["agent_work_order_id"]
+    order = town.house.finished(order_id)
+    assert (order["status"], order["reason"].startswith("needs_review: ")) == ("failed", True), order["reason"]
+    head = town.repo.tip(order["git_branch_name"])
+    assert head is not None
+    assert head[:12] in order["reason"]
+    town.house.post(f"/agent-work-orders/{order_id}/retry", {"prompt": "Once more."})
+    order = town.house.finished(order_id)
+    assert order["status"] == "completed", order["reason"]
+    assert [p["head"]["ref"] for p in town.repo.pulls.values() if p["number"]][-1] == order["git_branch_name"]

@@ -10,10 +10,23 @@ from shopfloor.forges.rules import repository_url
 from shopfloor.kit.db import Database
 from shopfloor.kit.errors import Malformed
 from shopfloor.projects import queries, service
-from shopfloor.projects.schemas import ProjectList, ProjectPatch, ProjectRequest, ProjectView
+from shopfloor.projects.models import Project
+from shopfloor.projects.schemas import (
+    FinishWork,
+    MergeWork,
+    ProjectList,
+    ProjectPatch,
+    ProjectRequest,
+    ProjectView,
+    StartWork,
+    WorkOffered,
+    WorkStarted,
+)
+from shopfloor.projects.steps import branches
 
 router = APIRouter(prefix="/api/v1/projects", tags=["projects"], dependencies=[Depends(person)])
 ProjectId = Annotated[str, Path(max_length=100)]
+TicketId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 NEEDED = ("name", "repository_url", "description", "allow")
 
 
@@ -70,6 +83,39 @@ async def delete_project(project_id: ProjectId, store: Stored) -> None:
     """Forget a project; its work orders stay."""
     async with store.transaction() as session:
         await service.delete(session, project_id)
+
+
+@router.post("/{project_id}/work/{ticket_id}/start")
+async def start_work(project_id: ProjectId, ticket_id: TicketId, body: StartWork, request: Request) -> WorkStarted:
+    """Make the ticket's branch, named as the project says (GIT-01); one that is there already is answered."""
+    state = request.app.state
+    project = await _project(state.database, project_id)
+    return WorkStarted(**vars(await branches.start(state.repositories, project, ticket_id, **body.model_dump())))
+
+
+@router.post("/{project_id}/work/{ticket_id}/finish")
+async def finish_work(project_id: ProjectId, ticket_id: TicketId, body: FinishWork, request: Request) -> WorkOffered:
+    """Offer the ticket's branch for review (GIT-02)."""
+    state = request.app.state
+    project = await _project(state.database, project_id)
+    return WorkOffered.model_validate(
+        await branches.finish(state.database, state.repositories, project, ticket_id, **body.model_dump())
+    )
+
+
+@router.post("/{project_id}/work/{ticket_id}/merge")
+async def merge_work(project_id: ProjectId, ticket_id: TicketId, body: MergeWork, request: Request) -> WorkOffered:
+    """Merge the ticket's change and delete its branch (GIT-03)."""
+    state = request.app.state
+    project = await _project(state.database, project_id)
+    return WorkOffered.model_validate(
+        await branches.merge(state.database, state.repositories, project, ticket_id, **body.model_dump())
+    )
+
+
+async def _project(store: Database, project_id: str) -> Project:
+    async with store.reading() as session:
+        return await queries.get(session, project_id)
 
 
 def _checked(request: Request, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What goes over the wire about projects (OTH-01)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -83,3 +83,54 @@ class ProjectList(Schema):
     projects: list[ProjectView]
     total_count: int
     has_more: bool
+
+
+class StartWork(Body):
+    """What a ticket's branch is called after."""
+
+    title: str = Field("", max_length=500)
+    kind: Literal["feat", "fix", "hotfix", "refactor", "docs", "test", "chore"] = "feat"
+    issue: int | None = Field(None, ge=1, le=2**31 - 1)
+    base_branch: str | None = Field(None, max_length=255)
+    """Where it begins; else at the default branch."""
+
+
+class WorkStarted(Schema):
+    """A branch to work on."""
+
+    branch: str
+    base_branch: str
+    commit: str
+    created: bool
+
+
+class FinishWork(Body):
+    """How a ticket's branch is offered for review."""
+
+    branch: str = Field(min_length=1, max_length=255)
+    title: str = Field(min_length=1, max_length=500)
+    body: str = Field("", max_length=60_000)
+    issue: int | None = Field(None, ge=1, le=2**31 - 1)
+    base_branch: str | None = Field(None, max_length=255)
+
+
+class MergeWork(Body):
+    """How a ticket's change is merged."""
+
+    expected_head: str | None = Field(None, pattern=r"^[0-9a-f]{40,64}$")
+    """The commit that was looked at: another one is not merged."""
+    squash: bool = True
+
+
+class WorkOffered(Schema):
+    """A ticket's change."""
+
+    change_id: str
+    number: int | None
+    """Its number on its forge."""
+    url: str | None
+    state: str
+    head_branch: str
+    head_commit: str
+    base_branch: str
+    merge_commit: str | None

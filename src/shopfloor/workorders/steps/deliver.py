@@ -1,6 +1,7 @@
 """Deliver a finished attempt: its bundle into the mirror, the policy, the push, the change to review."""
 
 from shopfloor.forges.mirrors.reading import GitProgress
+from shopfloor.forges.models import Change
 from shopfloor.gateway import queries as gateway
 from shopfloor.gateway.rules import LIMITED
 from shopfloor.kit import log
@@ -20,6 +21,13 @@ class NothingDelivered(Problem):
     """The work could not be delivered."""
 
     status = 409
+
+
+class NeedsReview(Problem):
+    """The branch is pushed, but could not be offered for review."""
+
+    status = 409
+    hint = "Nothing is lost: offer the branch by hand, or mend the cause and retry."
 
 
 async def deliver(tools: Tools, attempt_id: str) -> None:
@@ -89,26 +97,36 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
     if numbers.git_files_changed == 0:
         raise NothingDelivered("the agent said it was done and changed nothing", hint="Retry with a clearer prompt.")
     await tools.repositories.check_policy(url, order.base_commit, head)
-    forge = tools.repositories.forge(url)
     await tools.repositories.push(url, head, order.git_branch_name)
     logger.info("git_push_completed", agent_work_order_id=order_id, branch=order.git_branch_name, commit=head)
-    change = await forge.open_change(
-        tools.database,
-        work_order_id=order_id,
-        repository_url=url,
-        base_branch=order.base_branch or "",
-        base_commit=order.base_commit,
-        head_branch=order.git_branch_name,
-        head_commit=head,
-        title=_title(order),
-        body=order.initial_prompt,
-        issue=order.github_issue_number,
-        evidence=_evidence(order, numbers),
-    )
+    change = await _offer(tools, order, head, numbers)
     async with tools.database.transaction() as session:
         row = await queries.locked(session, order_id)
         row.head_commit, row.change_id, row.github_pull_request_url = head, change.change_id, change.url
     return f"delivered {order.git_branch_name} at {head[:12]}"
+
+
+async def _offer(tools: Tools, order: WorkOrder, head: str, numbers: GitProgress) -> Change:
+    """Open the change. A forge that will not have it harms nothing: the branch is there, and a person is told."""
+    try:
+        return await tools.repositories.forge(order.repository_url).open_change(
+            tools.database,
+            work_order_id=order.agent_work_order_id,
+            repository_url=order.repository_url,
+            base_branch=order.base_branch or "",
+            base_commit=order.base_commit,
+            head_branch=order.git_branch_name,
+            head_commit=head,
+            title=_title(order),
+            body=order.initial_prompt,
+            issue=order.github_issue_number,
+            evidence=_evidence(order, numbers),
+        )
+    except Unavailable:
+        raise
+    except Problem as problem:
+        told = f"{order.git_branch_name} is pushed at {head[:12]} and not offered for review: {problem.message}"
+        raise NeedsReview(told, hint=f"{problem.hint} Or offer the branch by hand.") from problem
 
 
 def _evidence(order: WorkOrder, numbers: GitProgress) -> list[tuple[str, str]]:

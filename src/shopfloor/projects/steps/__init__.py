@@ -1,0 +1,1 @@
+"""The long parts of projects."""
