@@ -249,3 +249,10 @@ def test_a_call_that_waited_long_enough_is_told_not_to_try_again(upstream: Upstr
     answer = caller("patient").http.post("/models/patient/v1/messages", json={"model": "m"})
     assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "false")
     assert len(upstream.seen) == 1
+
+
+def test_the_port_of_people_carries_no_calls_of_models(house: Platform, upstream: Upstream, caller: Makes) -> None:
+    one = caller()
+    answer = house.client.post("/models/anthropic/v1/messages", json={}, headers={"x-api-key": one.token})
+    assert (answer.status_code, answer.json()["code"]) == (403, "sandboxes_only")
+    assert upstream.seen == []

@@ -36,6 +36,12 @@ class PeopleOnly(Forbidden):
     hint = "Sandbox tokens open only their own sandbox's routes."
 
 
+class SandboxesOnly(Forbidden):
+    """Only sandboxes may do this, at their own door."""
+
+    hint = "Ask the provider yourself."
+
+
 class ForeignOrigin(Forbidden):
     """Requests from another site's pages are refused."""
 
@@ -80,7 +86,9 @@ async def sandbox_or_person(connection: HTTPConnection, sandbox_id: str) -> Call
 
 
 async def model_caller(connection: HTTPConnection) -> Caller:
-    """Let a sandbox in that shows its token as the key of a model."""
+    """Let a sandbox in, by its own door, that shows its token as the key of a model."""
+    if not at_sandbox_door(connection.scope):
+        raise SandboxesOnly
     return Caller(*await _granted(connection.app, model_key(connection)))
 
 

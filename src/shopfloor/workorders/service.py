@@ -334,14 +334,15 @@ async def retry(
 ) -> None:
     """Queue a failed or cancelled order again; it continues from its last commit and, where possible, conversation.
 
-    Another agent takes `model`, or its profile's, and its `account`: the old one's mean nothing to it.
+    Another agent takes `model`, or its profile's: the old one's model means nothing to it.
     """
     if order.status not in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
         raise OrderFinished(
             f"the order is {order.status}", hint="Only a failed or cancelled order can be retried; create a new one."
         )
     if agent and agent != order.agent:
-        order.agent, order.agent_session_id, order.model, order.account = agent, None, model, account
+        order.agent, order.agent_session_id, order.model = agent, None, model
+    order.account = account
     order.model = model or order.model
     if prompt:
         order.prompts = [*order.prompts, prompt]
