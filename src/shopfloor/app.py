@@ -84,13 +84,13 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
     app = FastAPI(title="Shopfloor", version=__version__, docs_url="/docs", redoc_url=None)
     database = gateway.database
     sandboxes = Sandboxes(settings, database, gateway.host_id)
-    repositories = _repositories(settings)
+    house = repositories(settings)
     tools = Tools(
         settings=settings,
         database=database,
         hub=hub,
         sandboxes=sandboxes,
-        repositories=repositories,
+        repositories=house,
         blobs=BlobStore(settings.blobs),
         ingest=ingest,
     )
@@ -104,7 +104,7 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
         "hub": hub,
         "ingest": ingest,
         "sandboxes": sandboxes,
-        "repositories": repositories,
+        "repositories": house,
         "tools": tools,
         "sandbox_ended": _ended(database),
         "message_refused": _refused(settings, database),
@@ -135,7 +135,8 @@ def _hear(app: FastAPI, background: Background) -> None:
     background.keep("forge_poll", lambda: poll.keep_polling(state.database, state.repositories, awake=awake))
 
 
-def _repositories(settings: Settings) -> Repositories:
+def repositories(settings: Settings) -> Repositories:
+    """Every repository of a data directory, with the forges that the settings connect."""
     credentials = tokens(settings.origin_tokens)
     return Repositories(
         settings.data_dir / "repositories",

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Shop
+from tests.support.github_server import GitHubServer
+from tests.support.hub_state import Token
 
 KEYED = {
     "OPENAI_API_KEY": "sk-very-secret-value",
@@ -65,3 +67,31 @@ def test_a_bad_configuration_is_told_not_thrown(nobody: Shop) -> None:
 
 def test_an_unknown_area_is_2(nobody: Shop) -> None:
     assert nobody("doctor", "plumbing").code == 2
+
+
+def forge(api_url: str) -> dict[str, str]:
+    """A GitHub of our own, as the environment says it."""
+    said = {"https://git.example": {"kind": "github", "api_url": api_url, "token_env": "A_TOKEN"}}
+    return {"SHOPFLOOR_FORGES": json.dumps(said), "A_TOKEN": "ghp_doctor"}
+
+
+def test_a_forge_is_asked_who_we_are(nobody: Shop, place: Path) -> None:
+    (place / "served").mkdir()
+    github = GitHubServer(place / "served")
+    github.start()
+    github.tokens["ghp_doctor"] = Token("shopfloor-bot", {})
+    done = nobody("doctor", "forges", "--json", env=forge(f"http://{github.host}"))
+    github.close()
+    (check,) = json.loads(done.out)["checks"]
+    assert (check["ok"], check["detail"]) == (True, "knows us as shopfloor-bot")
+    assert "ghp_doctor" not in done.out
+
+
+def test_a_forge_that_does_not_know_us_is_told_with_what_to_do(nobody: Shop, place: Path) -> None:
+    (place / "served").mkdir()
+    github = GitHubServer(place / "served")
+    github.start()
+    done = nobody("doctor", "forges", "--json", env=forge(f"http://{github.host}"))
+    github.close()
+    (check,) = json.loads(done.out)["checks"]
+    assert (check["ok"], bool(check["fix"])) == (False, True)

@@ -36,14 +36,15 @@ class Check:
 
 def doctor(
     area: Annotated[
-        list[str] | None, typer.Argument(help="Only these: config, git, data, database, sandbox, agents, keys, server.")
+        list[str] | None,
+        typer.Argument(help="Only these: config, git, data, database, sandbox, agents, keys, forges, server."),
     ] = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
     """Try for real what a work order needs.
 
-    git, a real sandbox, agents and their versions, keys (never shown), data folder, database, server.
+    git, a real sandbox, agents and their versions, keys and forges (never shown), data folder, database, server.
     """
     from shopfloor.cli import render
     from shopfloor.cli.exits import Exit
@@ -82,6 +83,7 @@ def _all(url: str | None, wanted: set[str]) -> Iterator[Check]:
         "sandbox": _sandboxes,
         "agents": _agents,
         "keys": _keys,
+        "forges": _forges,
         "server": lambda _: _server(url),
     }
     if unknown := wanted - {"config", *areas}:
@@ -231,6 +233,26 @@ def _keys(settings: "Settings") -> Iterator[Check]:
         yield Check(
             area="keys", name="api key", ok=bool(settings.api_key), detail="set" if settings.api_key else "not set"
         )
+
+
+def _forges(settings: "Settings") -> Iterator[Check]:
+    """That every connected forge knows who we are."""
+    import asyncio
+
+    from shopfloor.app import repositories
+
+    house = repositories(settings)
+    for origin, connected in settings.forges.items():
+        forge, name = house.adapter(f"{origin.rstrip('/')}/shopfloor/doctor"), f"forge {origin}"
+        if connected.kind == "plain_git":
+            yield Check(area="forges", name=name, ok=True, detail="plain git: nobody logs in")
+            continue
+        try:
+            who = asyncio.run(forge.login(f"{origin.rstrip('/')}/shopfloor/doctor"))
+        except Problem as problem:
+            yield Check(area="forges", name=name, ok=False, detail=problem.message, fix=problem.hint, required=False)
+        else:
+            yield Check(area="forges", name=name, ok=True, detail=f"knows us as {who}")
 
 
 def _server(url: str | None) -> Iterator[Check]:
