@@ -67,16 +67,6 @@ def limits(granted: ModelGrant) -> dict[str, float]:
     return {whose: limit for whose, limit in found.items() if limit is not None}
 
 
-def untouched(granted: ModelGrant) -> sa.ColumnElement[bool]:
-    """Whether all its budgets have money left and no call that runs, inside a statement."""
-    conditions = []
-    for whose, limit in limits(granted).items():
-        spent = sa.select(ModelTotal.spent_usd).where(ModelTotal.whose == whose).scalar_subquery()
-        mine = ModelCall.work_order_id if whose == granted.work_order_id else ModelCall.project_id
-        conditions += [spent < limit, ~sa.exists().where(mine == whose, ModelCall.ended_at.is_(None))]
-    return sa.and_(sa.true(), *conditions)
-
-
 async def budgets(session: Session, granted: ModelGrant) -> list[Budget]:
     """How things stand with everything that limits a sandbox; nobody else can count on it before this transaction ends."""
     if not (known := limits(granted)):

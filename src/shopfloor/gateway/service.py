@@ -11,11 +11,24 @@ from shopfloor.gateway import queries
 from shopfloor.gateway.models import AccountPause, ModelCall, ModelGrant, ModelTotal
 from shopfloor.gateway.rules import SPENT, Verdict, verdict
 from shopfloor.kit import log
-from shopfloor.kit.db import Session, db_time
+from shopfloor.kit.db import Database, Session, db_time
 
 logger = log.get(__name__)
 
-TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+OPEN_ALONE = """
+INSERT INTO model_calls (
+    sandbox_id, attempt_id, work_order_id, project_id, account, model, host_id, most_usd,
+    refusal, estimated, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens)
+SELECT :sandbox_id, :attempt_id, :work_order_id, :project_id, :account, :model, :host_id, :most_usd, '', 0, 0, 0, 0, 0
+WHERE (:order_budget IS NULL OR (
+    (SELECT spent_usd FROM model_totals WHERE whose = :work_order_id) < :order_budget
+    AND NOT EXISTS (SELECT 1 FROM model_calls WHERE work_order_id = :work_order_id AND ended_at IS NULL)))
+AND (:project_budget IS NULL OR (
+    (SELECT spent_usd FROM model_totals WHERE whose = :project_id) < :project_budget
+    AND NOT EXISTS (SELECT 1 FROM model_calls WHERE project_id = :project_id AND ended_at IS NULL)))
+RETURNING id
+"""
+"""A sum that is not there compares as unknown, which is no: then `open_call` is asked."""
 CUT = "the gateway's process ended during the call"
 
 
@@ -56,9 +69,6 @@ async def open_call(
     session: Session, granted: ModelGrant, *, model: str, most_usd: float | None, host_id: str
 ) -> tuple[Verdict, int, str]:
     """Ask for a call to be sent; answers the verdict, the call's id when it is GO, and why not when it is STOP."""
-    values = {**_of(granted, model, host_id), "most_usd": most_usd}
-    if opened := await _opened_alone(session, granted, values):
-        return Verdict.GO, opened, ""
     for budget in await queries.budgets(session, granted):
         found = verdict(budget, most_usd)
         if found == Verdict.STOP:
@@ -67,19 +77,24 @@ async def open_call(
             return found, 0, why
         if found == Verdict.WAIT:
             return found, 0, ""
+    values = {**_of(granted, model, host_id), "most_usd": most_usd}
     call = sa.insert(ModelCall).values(values).returning(ModelCall.id)
     return Verdict.GO, (await session.execute(call)).scalar_one(), ""
 
 
-async def _opened_alone(session: Session, granted: ModelGrant, values: dict[str, Any]) -> int | None:
-    """The usual call, no other running and money left, in one statement: each takes time from the agent. Where others write at once, never."""
-    if not session.bind or session.bind.dialect.name != "sqlite":
+async def open_at_once(
+    database: Database, granted: ModelGrant, *, model: str, most_usd: float | None, host_id: str
+) -> int | None:
+    """Open the usual call, no other running and money left, in one statement past all layers: its agent waits for it.
+
+    None: ask `open_call`, which knows every case; always, where others write at the same time.
+    """
+    if not database.sqlite:
         return None
-    given = {"refusal": "", "estimated": False, **dict.fromkeys(TOKENS, 0), **values}
-    row = sa.select(*(sa.literal(value, ModelCall.__table__.c[name].type) for name, value in given.items()))
-    call = sa.insert(ModelCall).from_select(list(given), row.where(queries.untouched(granted)))
-    found: int | None = await session.scalar(call.returning(ModelCall.id))
-    return found
+    limits = {"order_budget": granted.order_budget_usd, "project_budget": granted.project_budget_usd}
+    given = {**_of(granted, model, host_id), "most_usd": most_usd, **limits}
+    row = await database.at_once(OPEN_ALONE, given)
+    return int(row[0]) if row else None
 
 
 def _of(granted: ModelGrant, model: str, host_id: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,6 +156,15 @@ class Database:
             gathered = session.info
         for tell in self.on_commit:
             tell(gathered)
+
+    async def at_once(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
+        """The first row of one writing statement of SQLite, a transaction by itself, past all layers: for what somebody waits for."""
+        async with self.write_lock, self.writer.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            row: Sequence[Any] | None
+            async with raw.execute(statement, parameters) as cursor:
+                row = await cursor.fetchone()
+        return row
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:

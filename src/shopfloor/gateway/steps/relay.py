@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import orjson
@@ -214,10 +214,11 @@ async def _admit(gateway: Gateway, call: Call) -> tuple[Verdict, str]:
         why = f"the price of the model {model[:100]!r} is unknown, so its budget cannot be kept: set accounts.{name}.prices"
         await _refuse(gateway, call, SPENT, why)
         return Verdict.STOP, why
-    async with gateway.database.transaction() as session:
-        verdict, opened, why = await service.open_call(
-            session, granted, model=model, most_usd=call.most_usd, host_id=gateway.host_id
-        )
+    wanted: Any = {"model": model, "most_usd": call.most_usd, "host_id": gateway.host_id}
+    verdict, opened, why = Verdict.GO, await service.open_at_once(gateway.database, granted, **wanted), ""
+    if opened is None:
+        async with gateway.database.transaction() as session:
+            verdict, opened, why = await service.open_call(session, granted, **wanted)
     if verdict == Verdict.GO:
         call.opening = asyncio.get_running_loop().create_future()
         call.opening.set_result(opened)
