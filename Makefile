@@ -1,6 +1,8 @@
 # Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
+ALONE = tests/gateway tests/journeys tests/sandboxes  # these need the processor; the others mostly wait
+TOGETHER = -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
 
 .PHONY: help setup demo test test-all check format bench chaos clean
 
@@ -15,11 +17,13 @@ demo: setup ## three work orders by the script agent in isolated sandboxes; no k
 
 test: setup ## all tests, with the real Claude, Codex and OpenCode
 	@$(RUN) python tools/get_agents.py codex opencode >/dev/null
-	@$(RUN) pytest
+	@$(RUN) pytest $(TOGETHER)
+	@$(RUN) pytest $(ALONE)
 
 test-all: setup ## the same with Gemini, OpenHands and mini-swe-agent (some 2 GB more to install)
 	@$(RUN) python tools/get_agents.py codex opencode gemini openhands mini >/dev/null
-	@$(RUN) pytest -m ""
+	@$(RUN) pytest $(TOGETHER) -m ""
+	@$(RUN) pytest $(ALONE) -m ""
 
 check: setup ## format, lint, types, import floors, dependencies, sizes
 	@$(RUN) ruff format --check .

@@ -105,7 +105,8 @@ def _litellm(line: _Line) -> Wiring:
 
 
 def _script(line: _Line) -> Wiring:
-    return Wiring(files=_files(line))
+    """For commands of a script that ask a model."""
+    return Wiring(env={"MODEL_BASE_URL": line.base_url, "MODEL_API_KEY": line.key}, files=_files(line))
 
 
 def _files(line: _Line) -> dict[str, str]:

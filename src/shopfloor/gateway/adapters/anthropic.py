@@ -64,7 +64,7 @@ def _take(known: Known, found: dict[str, Any]) -> None:
     if isinstance(usage, dict):
         told = {name: value for name, value in usage.items() if value is not None}
         known.said = {"usage": {**known.said.get("usage", {}), **told}}
-        known.final = found.get("type") in {"message_delta", "message"}
+        known.final = str(found.get("type")) in {"message_delta", "message"}
 
 
 API: Api = Anthropic()

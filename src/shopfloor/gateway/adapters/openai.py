@@ -67,7 +67,7 @@ def _take(known: Known, found: dict[str, Any]) -> None:
     usage = said.get("usage")
     if isinstance(usage, dict):
         known.said, known.flavour = {"usage": usage}, "chat" if "prompt_tokens" in usage else "responses"
-        known.final = response is None or found.get("type") in ENDINGS
+        known.final = response is None or str(found.get("type")) in ENDINGS
 
 
 API: Api = OpenAi()
