@@ -1,7 +1,8 @@
 # Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
-ALONE = tests/gateway tests/journeys tests/sandboxes  # these need the processor; the others mostly wait
+SANDBOXED = agents cli gateway journeys projects sandboxes worker workorders
+ALONE = $(addprefix tests/,$(SANDBOXED))  # sandboxes need the processor for themselves; the other tests mostly wait
 TOGETHER = -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
 
 .PHONY: help setup demo test test-all check format bench chaos clean

@@ -18,6 +18,10 @@ PROGRAM = (
 )
 
 
+START_SECONDS = 60.0
+"""A keeper that says nothing for so long will never say anything."""
+
+
 class Spawner:
     """The helper process, started at the first need and again when it died. It ends when this object does."""
 
@@ -32,7 +36,10 @@ class Spawner:
                 self._send(folder, lock, theirs)
             finally:
                 os.close(theirs)
-            said = await _read(report)
+            async with asyncio.timeout(START_SECONDS):
+                said = await _read(report)
+        except TimeoutError:
+            said = b""
         finally:
             os.close(report)
         return bool(said) and bool(json.loads(said)["started"])
