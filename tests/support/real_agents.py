@@ -21,12 +21,12 @@ KEYS = {
     "gemini": "AIza-no-agent-sees-this",
 }
 """The real ones, as far as the house knows."""
-SEARCH = """
-cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' > seen.txt
-env >> seen.txt
-grep -rasE 'no-agent-see[s]-this' /proc/[0-9]*/environ /home /in /spool /tmp /workspace /run /etc /opt >> seen.txt
-echo looked >> seen.txt
-"""
+SEARCH = (
+    "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' > seen.txt; env >> seen.txt; "
+    "grep -rasE 'no-agent-see[s]-this' /home /in /spool /tmp /workspace /run /etc /opt >> seen.txt; "
+    "echo looked >> seen.txt"
+)
+"""One line: some agents take no more."""
 NORMAL = {
     *("agent.session", "agent.message", "agent.thinking", "agent.tool_use", "agent.tool_result", "agent.permission"),
     *("agent.usage", "agent.retry", "agent.steered", "agent.turn_end", "agent.started", "agent.completed"),
@@ -156,7 +156,8 @@ class RealAgent:
             assert sum(usage["input_tokens"] for usage in job.of("agent.usage")) > 0
 
     def test_a_prompt_during_a_tool_call_reaches_the_model(self, job: Job) -> None:
-        job.start({"text": "One moment.", "bash": HOLD}, {"text": "Heard."}, {"text": "Heard again."}, {"text": "Yes."})
+        heard = {"write": ["/workspace/heard.txt", "heard\n"]}
+        job.start({"text": "One moment.", "bash": HOLD}, heard, {"text": "Heard."}, {"text": "Yes."})
         job.holding()
         said = job.house.post(f"/agent-work-orders/{job.order_id}/prompt", {"prompt_text": "Mind the gap, please."})
         message = f"/sandboxes/{job.sandbox}/messages/{said['message_id']}"
