@@ -121,6 +121,7 @@ def test_a_few_lines_add_an_agent() -> None:
     ("said", "key"),
     [
         ({"adapter": "acp"}, "agents.mine"),
+        ({"like": "nobody"}, "agents.mine.like"),
         ({"adapter": "acp", "program": ["x"], "files": {"../x": ""}}, "agents.mine.files"),
         ({"adapter": "acp", "program": ["x"], "mounts": ["/"]}, "agents.mine.mounts"),
         ({"adapter": "acp", "program": ["x"], "mounts": ["/home"]}, "agents.mine.mounts"),

@@ -30,7 +30,7 @@ class Work:
         self.project = house.post("/projects", body, expect=201)["project_id"]
 
     def __call__(self, verb: str, ticket: str = "TKT-7", expect: int = 200, **body: Any) -> Any:
-        return self.house.post(f"/projects/{self.project}/work/{ticket}/{verb}", body, expect=expect)
+        return self.house.post(f"/projects/{self.project}/tickets/{ticket}/{verb}", body, expect=expect)
 
     def commit(self, branch: str, name: str = "new.txt", content: str = "new\n") -> str:
         """Somebody works on a branch and pushes."""

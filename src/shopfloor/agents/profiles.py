@@ -199,7 +199,7 @@ def profile(settings: Settings, name: str) -> Profile:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(["agents", name, *map(str, first["loc"])])
-        fields = ", ".join(sorted(set(Profile.model_fields) - {"name"}))
+        fields = ", ".join(sorted(set(Profile.model_fields) - {"name"} | {"like"}))
         raise BadProfile(
             f"{key}: {first['msg']}", hint=f"Correct {key} in shopfloor.toml. Keys: {fields}.", key=key
         ) from error
@@ -210,7 +210,9 @@ def profile(settings: Settings, name: str) -> Profile:
 
 def _merged(given: dict[str, Any], name: str) -> dict[str, Any]:
     """The profile's own words over those of the built-in one it changes, or of its adapter's."""
-    like = given.pop("like", None) or name
+    if (like := given.pop("like", name)) != name and like not in BUILT_IN:
+        key = f"agents.{name}.like"
+        raise BadProfile(f"{key}: there is no built-in agent {like!r}", hint=f"Known: {', '.join(BUILT_IN)}.", key=key)
     base = dict(BUILT_IN.get(str(like)) or BUILT_IN.get(str(given.get("adapter")), {}))
     api = ADAPTER_API.get(str(given.get("adapter") or base.get("adapter")))
     merged = {**({"api": api} if api else {}), **base, **given, "name": name}

@@ -85,7 +85,7 @@ async def delete_project(project_id: ProjectId, store: Stored) -> None:
         await service.delete(session, project_id)
 
 
-@router.post("/{project_id}/work/{ticket_id}/start")
+@router.post("/{project_id}/tickets/{ticket_id}/start")
 async def start_work(project_id: ProjectId, ticket_id: TicketId, body: StartWork, request: Request) -> WorkStarted:
     """Make the ticket's branch, named as the project says (GIT-01); one that is there already is answered."""
     state = request.app.state
@@ -93,7 +93,7 @@ async def start_work(project_id: ProjectId, ticket_id: TicketId, body: StartWork
     return WorkStarted(**vars(await branches.start(state.repositories, project, ticket_id, **body.model_dump())))
 
 
-@router.post("/{project_id}/work/{ticket_id}/finish")
+@router.post("/{project_id}/tickets/{ticket_id}/finish")
 async def finish_work(project_id: ProjectId, ticket_id: TicketId, body: FinishWork, request: Request) -> WorkOffered:
     """Offer the ticket's branch for review (GIT-02)."""
     state = request.app.state
@@ -103,7 +103,7 @@ async def finish_work(project_id: ProjectId, ticket_id: TicketId, body: FinishWo
     )
 
 
-@router.post("/{project_id}/work/{ticket_id}/merge")
+@router.post("/{project_id}/tickets/{ticket_id}/merge")
 async def merge_work(project_id: ProjectId, ticket_id: TicketId, body: MergeWork, request: Request) -> WorkOffered:
     """Merge the ticket's change and delete its branch (GIT-03)."""
     state = request.app.state
