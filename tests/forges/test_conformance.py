@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,18 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return World("plain_git", house, str(origin), origin)
     server, address = request.getfixturevalue(request.param)
     return hosted(tmp_path, server, address, f"acme/demo{next(NUMBERS)}")
+
+
+async def test_what_polling_asks_and_hears_is_in_githubs_document(
+    github: tuple[GitHubServer, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    server, address = github
+    world = hosted(tmp_path, server, address, f"acme/demo{next(NUMBERS)}")
+    number = server.add_issue(world.repo)
+    server.put_label(world.repo, number, "shopfloor", by="maintainer")
+    server.say(world.repo, number, "maintainer", "please")
+    forge = world.house.adapter(world.url)
+    assert (await forge.labeled(world.url, number, "shopfloor"))[0] == "maintainer"
+    assert [one.body for one in await forge.comments_since(world.url, datetime(2019, 1, 1, tzinfo=UTC))] == ["please"]

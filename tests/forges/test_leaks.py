@@ -163,24 +163,64 @@ def everything_of(pid: str) -> tuple[bytes, bytes]:
         return b"", b""
 
 
-async def test_no_command_line_of_any_process_shows_the_token(
-    house: Repositories, good: git_http.GitServer, tmp_path: Path
-) -> None:
-    """Asked while git waits for the server's answer, with every process of this machine looked at."""
+async def while_pushing(house: Repositories, good: git_http.GitServer, place: Path) -> list[tuple[bytes, bytes]]:
+    """Every process of this machine, looked at while git waits for the server's answer to a push."""
     url = good.url("r.git")
-    box, head = await worked(house, url, tmp_path)
-    seen: list[bytes] = []
+    box, head = await worked(house, url, place)
+    seen: list[tuple[bytes, bytes]] = []
     real = good.other
 
     def looking(method: str, target: str, headers: dict[str, str], body: bytes) -> git_http.Said | None:
         if "git-receive-pack" in target:
-            seen.extend(everything_of(pid)[0] for pid in os.listdir("/proc") if pid.isdigit())
+            seen.extend(everything_of(pid) for pid in os.listdir("/proc") if pid.isdigit())
         return real(method, target, headers, body)
 
     good.other = looking  # type: ignore[method-assign]
     await house.push(url, head, box.branch)
-    assert any(b"push" in line and b"git" in line for line in seen)
-    assert not [line for line in seen if any(needle in line for needle in NEEDLES)]
+    assert any(b"push" in line and b"git" in line for line, _ in seen)
+    return seen
+
+
+async def test_no_command_line_of_any_process_shows_the_token(
+    house: Repositories, good: git_http.GitServer, tmp_path: Path
+) -> None:
+    seen = await while_pushing(house, good, tmp_path)
+    assert not [line for line, _ in seen if any(needle in line for needle in NEEDLES)]
+
+
+async def test_only_gits_own_processes_hold_the_token(
+    house: Repositories, good: git_http.GitServer, tmp_path: Path
+) -> None:
+    """Their environments, which only the server's own user may read and no sandbox can see."""
+    seen = await while_pushing(house, good, tmp_path)
+    holders = {line.split(b"\0")[0].rpartition(b"/")[2] for line, held in seen if NEEDLES[1] in held}
+    assert {name for name in holders if not name.startswith(b"git")} == set()
+
+
+async def test_an_lfs_client_of_the_server_is_never_run(
+    house: Repositories, good: git_http.GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an administrator ran `git lfs install`, a hostile `.lfsconfig` would be asked with git's own credentials."""
+    programs, home = tmp_path / "programs", tmp_path / "home"
+    programs.mkdir()
+    home.mkdir()
+    (programs / "git-lfs").write_text(f"#!/bin/sh\nenv > {tmp_path}/ran\ncat\n")
+    (programs / "git-lfs").chmod(0o755)
+    lines = (f"{name} = git-lfs {name} -- %f" for name in ("clean", "smudge"))
+    (home / ".gitconfig").write_text('[filter "lfs"]\n\t' + "\n\t".join((*lines, "required = true")) + "\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    clone = tmp_path / "person"
+    git("clone", "-q", str(tmp_path / "good" / "r.git"), str(clone), cwd=tmp_path)
+    lfs(clone, f"http://{good.host}", "http://127.0.0.1:9")
+    subprocess.run(("git", "add", "-A"), cwd=clone, check=True, env=dict(os.environ))
+    git("commit", "-qm", "large files", cwd=clone)
+    git("push", "-q", "origin", "main", cwd=clone)
+    (tmp_path / "ran").unlink()  # the person's own git did run it: the trap is real
+    url = good.url("r.git")
+    box, head = await worked(house, url, tmp_path)
+    await house.push(url, head, box.branch)
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_nothing_on_disk_holds_the_token(house: Repositories, good: git_http.GitServer, tmp_path: Path) -> None:

@@ -35,8 +35,7 @@ def label(github: GitHubServer, by: str = "Codertocat") -> int:
     """Somebody puts our label on an issue."""
     repo = github.repos[NAME]
     number = github.add_issue(repo, labels=[{"name": "bug"}])
-    event = {"event": "labeled", "label": {"name": "bug"}, "actor": {"login": by}, "created_at": "2026-11-21T12:00:00Z"}
-    repo.history[number] = [event]
+    github.put_label(repo, number, "bug", by, at="2026-11-21T12:00:00Z")
     return number
 
 

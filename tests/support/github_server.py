@@ -350,6 +350,13 @@ class GitHubServer(GitServer):
             raise Refusal(404, "Not Found")
         return 200, repo.issues[int(number)]
 
+    def put_label(self, repo: Repo, number: int, label: str, by: str, at: str = WHEN) -> None:
+        """Somebody puts a label on an issue; its history says so in GitHub's own words."""
+        event: dict[str, Any] = self.like("get", "/repos/{owner}/{repo}/issues/{issue_number}/events", "200")[0]
+        event |= {"event": "labeled", "label": {"name": label, "color": "ededed"}, "created_at": at}
+        event["actor"] |= {"login": by}
+        repo.history.setdefault(number, []).append(event)
+
     def list_comments(self, name: str, repo: Repo, who: Token, body: Any, query: Any, number: str) -> tuple[int, Any]:
         return 200, [one for one in repo.comments.values() if one["issue"] == int(number)]
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,6 +121,31 @@ class _NoLock:
         return None
 
 
+class _Alone:
+    """A connection of SQLite in a thread of its own, for single statements: one change of threads each."""
+
+    def __init__(self, path: Path) -> None:
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="single-writer")
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def run(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            sqlite_pragmas(self._connection)
+        rows = self._connection.execute(statement, parameters).fetchall()
+        return rows[0] if rows else None
+
+    async def close(self) -> None:
+        def close() -> None:
+            if self._connection:
+                self._connection.close()
+            self._connection = None
+
+        await asyncio.get_running_loop().run_in_executor(self.thread, close)
+        self.thread.shutdown()
+
+
 class Database:
     """Connections to the one database. Every write goes through `transaction`, every read through `reading`."""
 
@@ -132,6 +159,7 @@ class Database:
         if self.sqlite:
             self.writer = _sqlite_engine(self.url, pool_size=1, begin="BEGIN IMMEDIATE")
             self.reader = _sqlite_engine(self.url, pool_size=4, begin="BEGIN")
+            self._alone = _Alone(self.path)
         else:
             self.writer = create_async_engine(
                 self.url.set(drivername="postgresql+asyncpg"),
@@ -159,12 +187,10 @@ class Database:
 
     async def at_once(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
         """The first row of one writing statement of SQLite, a transaction by itself, past all layers: for what somebody waits for."""
-        async with self.write_lock, self.writer.connect() as connection:
-            raw: Any = (await connection.get_raw_connection()).driver_connection
-            row: Sequence[Any] | None
-            async with raw.execute(statement, parameters) as cursor:
-                row = await cursor.fetchone()
-        return row
+        async with self.write_lock:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._alone.thread, self._alone.run, statement, parameters
+            )
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -189,6 +215,8 @@ class Database:
 
     async def close(self) -> None:
         """Give the connections back."""
+        if self.sqlite:
+            await self._alone.close()
         await self.writer.dispose()
         await self.reader.dispose()
 
