@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 
 from shopfloor.events.bus import Hub
-from shopfloor.events.catalog import WorkflowPhaseChanged
+from shopfloor.events.catalog.work_orders import WorkflowPhaseChanged
 from shopfloor.events.ingest import EventMalformed, Ingest, IngestUnavailable
 from shopfloor.events.log import START, Position, append, read_after
 from shopfloor.events.models import EventRow

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from shopfloor.events import log
-from shopfloor.events.catalog import WorkOrderCreated
+from shopfloor.events.catalog.work_orders import WorkOrderCreated
 from shopfloor.events.models import EventRow
 from shopfloor.kit.db import Database
 

@@ -197,6 +197,10 @@ async def test_only_gits_own_processes_hold_the_token(
     assert {name for name in holders if not name.startswith(b"git")} == set()
 
 
+def add_with_own_settings(clone: Path) -> None:
+    subprocess.run(("git", "add", "-A"), cwd=clone, check=True)
+
+
 async def test_an_lfs_client_of_the_server_is_never_run(
     house: Repositories, good: git_http.GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +217,7 @@ async def test_an_lfs_client_of_the_server_is_never_run(
     clone = tmp_path / "person"
     git("clone", "-q", str(tmp_path / "good" / "r.git"), str(clone), cwd=tmp_path)
     lfs(clone, f"http://{good.host}", "http://127.0.0.1:9")
-    subprocess.run(("git", "add", "-A"), cwd=clone, check=True, env=dict(os.environ))
+    add_with_own_settings(clone)
     git("commit", "-qm", "large files", cwd=clone)
     git("push", "-q", "origin", "main", cwd=clone)
     (tmp_path / "ran").unlink()  # the person's own git did run it: the trap is real

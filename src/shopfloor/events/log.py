@@ -10,7 +10,7 @@ import msgspec
 import orjson
 import sqlalchemy as sa
 
-from shopfloor.events.catalog import Event
+from shopfloor.events.catalog.base import Event
 from shopfloor.events.models import EventRow
 from shopfloor.kit.clock import iso, now
 from shopfloor.kit.db import Session

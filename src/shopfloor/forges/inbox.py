@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import ForgeDeliveryReceived, ForgeEvent
+from shopfloor.events.catalog.forges import ForgeDeliveryReceived, ForgeEvent
 from shopfloor.forges.models import Change, Delivery
 from shopfloor.forges.signals import PER_HOUR, REVIEWS, Signal
 from shopfloor.kit.db import Session, db_time

@@ -11,7 +11,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import ChangeClosed, ChangeMerged, ChangeRecorded, ChangeReviewed
+from shopfloor.events.catalog.forges import ChangeClosed, ChangeMerged, ChangeRecorded, ChangeReviewed
 from shopfloor.forges import queries, rules, texts, turns
 from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors import bundles, golden, mirror, places, pushing, reading

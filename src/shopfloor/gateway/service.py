@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import AccountPaused, AccountResumed, BudgetReached, ModelCalled
+from shopfloor.events.catalog.gateway import AccountPaused, AccountResumed, BudgetReached, ModelCalled
 from shopfloor.gateway import queries
 from shopfloor.gateway.models import AccountPause, ModelCall, ModelGrant, ModelTotal
 from shopfloor.gateway.rules import SPENT, Verdict, verdict

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shopfloor.events import log
 from shopfloor.events.bus import Hub, HubClosed
-from shopfloor.events.catalog import MessageQueued, MessageReceiptChanged
+from shopfloor.events.catalog.sandboxes import MessageQueued, MessageReceiptChanged
 from shopfloor.events.log import Filters
 from shopfloor.kit import ids
 from shopfloor.kit.db import Database, Session, db_time

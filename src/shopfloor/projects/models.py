@@ -1,6 +1,7 @@
 """The table of projects."""
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -24,5 +25,22 @@ class Project(Base):
     allow: Mapped[list[str]] = mapped_column(default=list)
     """`host:port` that its sandboxes may reach beside what their agent needs."""
     branch_template: Mapped[str | None] = mapped_column(sa.String(200))
+    base_branch: Mapped[str | None] = mapped_column(sa.String(255))
+    """Where its tickets' work begins and ends; None: the repository's default branch."""
+    autonomy: Mapped[bool] = mapped_column(default=False)
+    """Whether its tasks are dispatched, and its tickets move, by themselves."""
+    approval: Mapped[bool] = mapped_column(default=False)
+    """Whether a person must approve each ticket before anything costly starts."""
+    wip_limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Column -> how many tickets it may hold; what is not named has the board's own limit."""
+    gates: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Column -> what must hold before a ticket leaves it; what is not named has the board's own gates."""
+    max_running_tasks: Mapped[int | None]
+    test_command: Mapped[str | None] = mapped_column(sa.Text)
+    """How one named test is run: a shell line with {test} in it."""
+    check_command: Mapped[str | None] = mapped_column(sa.Text)
+    """What must succeed on every merged tree."""
+    merge_queue: Mapped[bool] = mapped_column(default=False)
+    """Whether tickets that are done are merged by themselves, one at a time."""
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())

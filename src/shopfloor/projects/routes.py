@@ -27,7 +27,17 @@ from shopfloor.projects.steps import branches
 router = APIRouter(prefix="/api/v1/projects", tags=["projects"], dependencies=[Depends(person)])
 ProjectId = Annotated[str, Path(max_length=100)]
 TicketId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-NEEDED = ("name", "repository_url", "description", "allow")
+NEEDED = (
+    "name",
+    "repository_url",
+    "description",
+    "allow",
+    "autonomy",
+    "approval",
+    "wip_limits",
+    "gates",
+    "merge_queue",
+)
 
 
 def database(request: Request) -> Database:

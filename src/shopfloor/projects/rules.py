@@ -9,6 +9,8 @@ HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([
 FIELDS = ("type", "issue", "number", "slug", "id")
 PLACE = re.compile(r"\{([^{}]*)\}")
 PLAIN = re.compile(r"[a-z0-9._/-]*")
+COLUMNS = ("backlog", "analyzing", "building", "building-done", "testing", "done")
+"""A ticket's way over the board (TKT-17)."""
 DEFAULT_TEMPLATE = "{type}-{issue}-{id}"
 SEPARATORS = re.compile(r"([-._])[-._]+")
 LONGEST = 100

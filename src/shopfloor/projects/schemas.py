@@ -30,6 +30,38 @@ Allow = Annotated[list[str], AfterValidator(_allowed)]
 Template = Annotated[str | None, Field(max_length=200), AfterValidator(_template)]
 
 
+class Gate(Body):
+    """Something that must hold before a ticket leaves a column. What each kind reads is the board's to say."""
+
+    kind: Literal["description", "criteria", "tasks_done", "artifact", "change", "evidence"]
+    name: str = Field("", max_length=100)
+    min_chars: int = Field(0, ge=0, le=1_000_000)
+    """Of the description or the artifact."""
+    min_count: int = Field(1, ge=0, le=1000)
+    """How many criteria there must be."""
+    path: str = Field("", max_length=500)
+    """A glob over the files at the ticket's head (artifact), or over those it changes (change)."""
+    contains: list[Annotated[str, Field(min_length=1, max_length=500)]] = Field(default_factory=list, max_length=50)
+    """Words that must be in the text, whatever their case."""
+
+
+Column = Literal["backlog", "analyzing", "building", "building-done", "testing", "done"]
+Limits = dict[Column, Annotated[int, Field(ge=1, le=100_000)]]
+Gates = dict[Column, Annotated[list[Gate], Field(max_length=20)]]
+ShellLine = Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+def _with_test(line: str | None) -> str | None:
+    if line is not None and "{test}" not in line:
+        raise ValueError("test_command must name the test's place with {test}, as in 'pytest -q {test}'")
+    return line
+
+
+TestCommand = Annotated[ShellLine | None, AfterValidator(_with_test)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+BranchName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
 class ProjectRequest(Body):
     """A project to make."""
 
@@ -44,6 +76,16 @@ class ProjectRequest(Body):
     """What the models of one work order may cost."""
     allow: Allow = Field(default_factory=list)
     branch_template: Template = None
+    base_branch: BranchName | None = None
+    autonomy: bool = False
+    """Off: nothing of it is dispatched, and no ticket moves, by itself."""
+    approval: bool = False
+    wip_limits: Limits = Field(default_factory=dict)
+    gates: Gates = Field(default_factory=dict)
+    max_running_tasks: Count | None = None
+    test_command: TestCommand = None
+    check_command: ShellLine | None = None
+    merge_queue: bool = False
 
 
 class ProjectPatch(Body):
@@ -58,6 +100,15 @@ class ProjectPatch(Body):
     work_order_budget_usd: Dollars | None = None
     allow: Allow | None = None
     branch_template: Template = None
+    base_branch: BranchName | None = None
+    autonomy: bool | None = None
+    approval: bool | None = None
+    wip_limits: Limits | None = None
+    gates: Gates | None = None
+    max_running_tasks: Count | None = None
+    test_command: TestCommand = None
+    check_command: ShellLine | None = None
+    merge_queue: bool | None = None
 
 
 class ProjectView(Schema):
@@ -73,6 +124,15 @@ class ProjectView(Schema):
     work_order_budget_usd: float | None
     allow: list[str]
     branch_template: str | None
+    base_branch: str | None
+    autonomy: bool
+    approval: bool
+    wip_limits: dict[str, int]
+    gates: dict[str, list[Gate]]
+    max_running_tasks: int | None
+    test_command: str | None
+    check_command: str | None
+    merge_queue: bool
     created_at: Timestamp
     updated_at: Timestamp
 

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import ProjectChanged
+from shopfloor.events.catalog.projects import ProjectChanged
 from shopfloor.kit import ids, log
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Conflict

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
-from shopfloor.events.catalog import EgressDenied, SandboxHeartbeatMissed, SandboxStateChanged, WorkNotPinned
+from shopfloor.events.catalog.sandboxes import EgressDenied, SandboxHeartbeatMissed, SandboxStateChanged, WorkNotPinned
 from shopfloor.kit import ids, log, plugins
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import AWAY, Database, Session, db_time

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from shopfloor.events import log as events
 from shopfloor.events.bus import Published
-from shopfloor.events.catalog import AttemptAdopted
+from shopfloor.events.catalog.work_orders import AttemptAdopted
 from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.gateway import queries as accounts
 from shopfloor.gateway import service as gateway

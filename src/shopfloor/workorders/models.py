@@ -22,6 +22,11 @@ class WorkOrder(Base):
     agent: Mapped[str] = mapped_column(sa.String(60))
     model: Mapped[str | None] = mapped_column(sa.String(200))
     project_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
+    task_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
+    """The task it is the work of."""
+    ticket_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
+    offers: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
+    """Whether its branch is offered for review by itself; a ticket's work is offered as a whole."""
     account: Mapped[str | None] = mapped_column(sa.String(60))
     """The model account it uses through the gateway; None: its agent asks no model, or by itself."""
     budget_usd: Mapped[float | None]

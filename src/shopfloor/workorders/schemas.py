@@ -54,6 +54,8 @@ class AgentWorkOrder(Schema):
     git_lines_added: int
     git_lines_removed: int
     project_id: str | None
+    task_id: str | None
+    ticket_id: str | None
     account: str | None
     budget_usd: float | None
     cost_usd: float | None

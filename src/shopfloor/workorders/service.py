@@ -8,15 +8,14 @@ import orjson
 import sqlalchemy as sa
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import (
+from shopfloor.events.catalog.sandboxes import PinExpired, WorkPinned
+from shopfloor.events.catalog.work_orders import (
     AttemptStateChanged,
-    PinExpired,
     ResultSubmitted,
     WorkflowPhaseChanged,
     WorkOrderCreated,
     WorkOrderFinished,
     WorkOrderStatusChanged,
-    WorkPinned,
 )
 from shopfloor.gateway.queries import paused
 from shopfloor.kit import ids, log

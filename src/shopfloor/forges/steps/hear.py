@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from shopfloor.events.catalog import (
+from shopfloor.events.catalog.forges import (
     ForgeChangeClosed,
     ForgeChecksFailed,
     ForgeCommentMade,

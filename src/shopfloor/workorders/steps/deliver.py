@@ -99,10 +99,12 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
     await tools.repositories.check_policy(url, order.base_commit, head)
     await tools.repositories.push(url, head, order.git_branch_name)
     logger.info("git_push_completed", agent_work_order_id=order_id, branch=order.git_branch_name, commit=head)
-    change = await _offer(tools, order, head, numbers)
+    change = await _offer(tools, order, head, numbers) if order.offers else None
     async with tools.database.transaction() as session:
         row = await queries.locked(session, order_id)
-        row.head_commit, row.change_id, row.github_pull_request_url = head, change.change_id, change.url
+        row.head_commit = head
+        if change:
+            row.change_id, row.github_pull_request_url = change.change_id, change.url
     return f"delivered {order.git_branch_name} at {head[:12]}"
 
 

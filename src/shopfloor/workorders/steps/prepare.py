@@ -12,7 +12,7 @@ import orjson
 from shopfloor.agents import service as agents
 from shopfloor.auth import service as auth
 from shopfloor.events import log as events
-from shopfloor.events.catalog import AgentRestarted
+from shopfloor.events.catalog.sandboxes import AgentRestarted
 from shopfloor.forges import rules as branches
 from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.gateway import service as gateway

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from shopfloor.events import log as events
-from shopfloor.events.catalog import LeftoversRemoved
+from shopfloor.events.catalog.work_orders import LeftoversRemoved
 from shopfloor.forges import queries as changes
 from shopfloor.kit import log
 from shopfloor.kit.db import Session

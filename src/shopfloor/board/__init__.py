@@ -1,0 +1,1 @@
+"""Tickets: columns, gates, approval, blocking, duplicates; work that moves itself."""

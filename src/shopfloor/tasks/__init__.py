@@ -1,0 +1,1 @@
+"""Executable units: dependencies, priority, timeout, retry; each is run as a work order."""
