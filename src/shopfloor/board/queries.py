@@ -1,0 +1,77 @@
+"""Reads of the board."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from shopfloor.board.models import QueuedMerge, Ticket
+from shopfloor.board.rules.merging import QUEUED
+from shopfloor.forges.models import Change
+from shopfloor.kit.db import Session
+from shopfloor.kit.errors import NotFound
+from shopfloor.tasks.models import Task
+from shopfloor.workorders.models import WorkOrder
+
+
+class TicketNotFound(NotFound):
+    """There is no such ticket."""
+
+    hint = "GET /api/v1/tickets lists them."
+
+
+async def get(session: Session, ticket_id: str) -> Ticket:
+    """The ticket; raises TicketNotFound."""
+    if (found := await session.get(Ticket, ticket_id)) is None:
+        raise TicketNotFound(f"there is no ticket {ticket_id[:40]!r}")
+    return found
+
+
+async def locked(session: Session, ticket_id: str) -> Ticket:
+    """The ticket, for writing; raises TicketNotFound."""
+    if (found := await session.get(Ticket, ticket_id, with_for_update=True, populate_existing=True)) is None:
+        raise TicketNotFound(f"there is no ticket {ticket_id[:40]!r}")
+    return found
+
+
+async def live(session: Session, project_id: str) -> Sequence[Ticket]:
+    """The project's tickets whose branches are not merged yet."""
+    mine = (Ticket.project_id == project_id, Ticket.head_commit.is_not(None))
+    open_ = (Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
+    return (await session.scalars(sa.select(Ticket).where(*mine, *open_).order_by(Ticket.ticket_id))).all()
+
+
+async def projects_alive(session: Session) -> Sequence[str]:
+    """Projects that have a live branch."""
+    alive = (Ticket.head_commit.is_not(None), Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
+    return (await session.scalars(sa.select(Ticket.project_id).where(*alive).distinct())).all()
+
+
+async def queue(session: Session, project_id: str) -> Sequence[QueuedMerge]:
+    """What waits or is at work in a project's merge queue, first come first."""
+    mine = (QueuedMerge.project_id == project_id, QueuedMerge.state.in_(QUEUED))
+    return (await session.scalars(sa.select(QueuedMerge).where(*mine).order_by(QueuedMerge.id))).all()
+
+
+async def queues(session: Session) -> Sequence[str]:
+    """Projects whose merge queue is not empty."""
+    query = sa.select(QueuedMerge.project_id).where(QueuedMerge.state.in_(QUEUED)).distinct()
+    return (await session.scalars(query)).all()
+
+
+async def queued(session: Session, ticket_id: str) -> QueuedMerge | None:
+    """The ticket's place in the merge queue, or how it left it last."""
+    mine = sa.select(QueuedMerge).where(QueuedMerge.ticket_id == ticket_id).order_by(QueuedMerge.id.desc()).limit(1)
+    return await session.scalar(mine)
+
+
+async def work_of(session: Session, task_id: str) -> WorkOrder | None:
+    """The delivered work order of a task, if it has one."""
+    mine = sa.select(WorkOrder).join(Task, Task.work_order_id == WorkOrder.agent_work_order_id)
+    return await session.scalar(mine.where(Task.task_id == task_id, WorkOrder.head_commit.is_not(None)))
+
+
+async def merged_elsewhere(session: Session) -> list[tuple[Ticket, str]]:
+    """Tickets whose change is merged and who do not know it, with the commit."""
+    query = sa.select(Ticket, Change.merge_commit).join(Change, Change.change_id == Ticket.change_id)
+    mine = query.where(Ticket.merge_commit.is_(None), Change.merge_commit.is_not(None))
+    return [(ticket, str(commit)) for ticket, commit in (await session.execute(mine)).all()]

@@ -1,0 +1,1 @@
+"""The law of the board, a module for each part. Pure."""
