@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from shopfloor.board import queries, service
 from shopfloor.board.models import Ticket
 from shopfloor.forges.mirrors import reading
-from shopfloor.forges.port import Refs
 from shopfloor.forges.models import Change
-from shopfloor.forges.port import BranchMoved
+from shopfloor.forges.port import BranchMoved, Refs
 from shopfloor.forges.service import Evidence
 from shopfloor.kit import log
 from shopfloor.kit.errors import Unavailable
