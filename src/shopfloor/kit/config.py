@@ -119,6 +119,19 @@ class Retention(BaseModel):
     """Names of folders that tools make anew: not kept unless the repository itself has files there; named in the pin's note."""
 
 
+class Checks(BaseModel):
+    """How checks of criteria are run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sandbox: str = "local"
+    """The sandbox type they run in. It must isolate: without that, code under test could write its own verdict."""
+    timeout_seconds: float = Field(600, gt=0)
+    """How long one check may take when it does not say."""
+    max_runs: int = Field(2, ge=1)
+    """How many runs one engine drives at once; each also takes a sandbox place."""
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. Durations in seconds, sizes in bytes."""
 
@@ -168,6 +181,8 @@ class Settings(BaseSettings):
     sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of sandbox adapters by name: `[sandboxes.local]`."""
 
+    checks: Checks = Field(default_factory=Checks)
+    """`[checks]`: how evidence is made."""
     retention: Retention = Field(default_factory=Retention)
     """`[retention]`: what is kept of removed sandboxes."""
 
