@@ -1,11 +1,14 @@
 """Reads of the board."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules.merging import QUEUED
+from shopfloor.evidence import rules as evidence
+from shopfloor.evidence.models import Criterion
 from shopfloor.forges.models import Change
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import NotFound
@@ -58,6 +61,14 @@ async def queues(session: Session) -> Sequence[str]:
     return (await session.scalars(query)).all()
 
 
+async def left_queue(session: Session, project_id: str, most: int = 20) -> Sequence[QueuedMerge]:
+    """Those who left the queue last."""
+    mine = (QueuedMerge.project_id == project_id, QueuedMerge.state.not_in(QUEUED))
+    return (
+        await session.scalars(sa.select(QueuedMerge).where(*mine).order_by(QueuedMerge.id.desc()).limit(most))
+    ).all()
+
+
 async def queued(session: Session, ticket_id: str) -> QueuedMerge | None:
     """The ticket's place in the merge queue, or how it left it last."""
     mine = sa.select(QueuedMerge).where(QueuedMerge.ticket_id == ticket_id).order_by(QueuedMerge.id.desc()).limit(1)
@@ -75,3 +86,14 @@ async def merged_elsewhere(session: Session) -> list[tuple[Ticket, str]]:
     query = sa.select(Ticket, Change.merge_commit).join(Change, Change.change_id == Ticket.change_id)
     mine = query.where(Ticket.merge_commit.is_(None), Change.merge_commit.is_not(None))
     return [(ticket, str(commit)) for ticket, commit in (await session.execute(mine)).all()]
+
+
+async def automatic(session: Session, ticket_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The checks of these tickets' criteria that need nobody to look."""
+    query = sa.select(Criterion).where(Criterion.subject_id.in_(ticket_ids), Criterion.retired_at.is_(None))
+    found = (await session.scalars(query.order_by(Criterion.subject_id, Criterion.position))).all()
+    return [
+        {"criterion_id": one.criterion_id, "check": one.check, "text": one.text}
+        for one in found
+        if evidence.automatic(one.check)
+    ]

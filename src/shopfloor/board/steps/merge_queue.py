@@ -9,7 +9,6 @@ from shopfloor.board import queries, service
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules.merging import MergeState, halved
 from shopfloor.events import log as events
-from shopfloor.evidence import queries as evidence
 from shopfloor.evidence import service as checks
 from shopfloor.evidence.models import CheckRun
 from shopfloor.kit import log
@@ -23,7 +22,7 @@ from shopfloor.workorders.steps import Tools
 logger = log.get(__name__)
 
 LOOK_SECONDS = 5.0
-PURPOSE, AFTERWARDS = "queue", "merged"
+PURPOSE, AFTERWARDS = "union", "merged"
 WAKING = frozenset({"merge_queue.changed", "check_run.state_changed", "change.merged", "TICKET_TRANSITIONED"})
 
 
@@ -134,7 +133,7 @@ async def _checks(
     own: list[dict[str, Any]] = (
         [{"check": {"kind": "command", "command": project.check_command}}] if project.check_command else []
     )
-    return [*own, *await evidence.automatic(session, [ticket.ticket_id for _, ticket in fitting])]
+    return [*own, *await queries.automatic(session, [ticket.ticket_id for _, ticket in fitting])]
 
 
 async def _judge(tools: Tools, rows: Sequence[QueuedMerge]) -> bool:
@@ -182,7 +181,7 @@ async def note_merged(session: Session, project: Project, ticket_id: str, merge_
     """The ticket's work is part of its base: what was proven before is proven once more, on the merged commit."""
     ticket = await queries.locked(session, ticket_id)
     await service.set_merged(session, ticket, merge_commit)
-    if wanted := await evidence.automatic(session, [ticket_id]):
+    if wanted := await queries.automatic(session, [ticket_id]):
         await checks.request_run(
             session,
             subject_id=ticket_id,
