@@ -119,6 +119,26 @@ class Retention(BaseModel):
     """Names of folders that tools make anew: not kept unless the repository itself has files there; named in the pin's note."""
 
 
+class Board(BaseModel):
+    """How tickets are looked after: `[board]`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    approval_seconds: float = Field(1800, ge=60, le=86400)
+    """How long a person has to approve a ticket."""
+    blocking_seconds: float = Field(1800, gt=0)
+    """A ticket in a working column that gets no further for so long is looked at: something is in its way."""
+    remedy: bool = True
+    """Whether a ticket of an autonomous project that is found blocked gets a task to clear its way."""
+    duplicate_score: float = Field(0.6, gt=0, le=1)
+    """How alike a new ticket and another may be, 0 to 1, before somebody must insist on it."""
+    duplicate_candidates: int = Field(5, ge=1, le=50)
+    most_returns: int = Field(3, ge=0)
+    """How often a ticket goes back by itself because something failed, before it waits for a person."""
+    sweep_seconds: float = Field(3, gt=0)
+    """How often the board looks for what nobody told it."""
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. Durations in seconds, sizes in bytes."""
 
@@ -168,6 +188,8 @@ class Settings(BaseSettings):
     sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of sandbox adapters by name: `[sandboxes.local]`."""
 
+    board: Board = Field(default_factory=Board)
+    """`[board]`: approval, duplicates, blocked tickets."""
     retention: Retention = Field(default_factory=Retention)
     """`[retention]`: what is kept of removed sandboxes."""
 

@@ -23,6 +23,11 @@ class TicketCreated(TicketEvent, frozen=True, kw_only=True):
     status: str
     priority: str
     approval: str
+    kind: str = "feat"
+    owner: str | None = None
+    rank: float = 0.0
+    github_issue_number: int | None = None
+    spec_id: str | None = None
 
 
 class TicketTransitioned(TicketEvent, frozen=True, kw_only=True):
@@ -83,6 +88,9 @@ class TicketHeadMoved(TicketEvent, frozen=True, kw_only=True):
     before: str | None
     after: str
     why: str
+    branch: str | None = None
+    found: dict[str, tuple[str, str]] = {}
+    """Criterion -> hash of its check and verdict, of what was found on the new head when it was seen before."""
 
 
 class UnionChecked(TicketEvent, frozen=True, kw_only=True):

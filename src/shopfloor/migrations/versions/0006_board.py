@@ -138,6 +138,7 @@ def upgrade() -> None:
         sa.Column("is_blocked", sa.Boolean(), nullable=False),
         sa.Column("blocked_class", sa.String(length=40), nullable=True),
         sa.Column("blocked_reason", sa.Text(), nullable=False),
+        sa.Column("blocked_who", sa.String(length=200), nullable=True),
         sa.Column("blocked_at", Instant(), nullable=True),
         sa.Column("approval", sa.String(length=20), nullable=False),
         sa.Column("approval_deadline", Instant(), nullable=True),
@@ -163,7 +164,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("tickets", schema=None) as batch_op:
         batch_op.create_index("ix_tickets_approval", ["approval", "approval_deadline"], unique=False)
-        batch_op.create_index("ix_tickets_board", ["project_id", "status", "rank"], unique=False)
+        batch_op.create_index(
+            "ix_tickets_board", ["project_id", "archived_at", "status", "rank", "ticket_id"], unique=False
+        )
         batch_op.create_index(batch_op.f("ix_tickets_owner"), ["owner"], unique=False)
         batch_op.create_index(batch_op.f("ix_tickets_spec_id"), ["spec_id"], unique=False)
 
