@@ -119,6 +119,23 @@ class Retention(BaseModel):
     """Names of folders that tools make anew: not kept unless the repository itself has files there; named in the pin's note."""
 
 
+class Scheduling(BaseModel):
+    """Where tasks stand in the queue: everybody waits from his own birth on, and these are the seconds somebody is older than he is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    head_start_seconds: dict[Literal["critical", "high", "medium", "low"], float] = Field(
+        default_factory=lambda: {"critical": 4 * 3600.0, "high": 3600.0, "medium": 1200.0, "low": 0.0}
+    )
+    """Of each priority; one that is not named has none."""
+    retry_head_start_seconds: float = Field(600, ge=0)
+    """Of a task for each time it was tried already."""
+    deadline_lead_seconds: float = Field(3600, ge=0)
+    """A task with a deadline stands no later than one born so long before it."""
+    retry_seconds: float = Field(10, gt=0)
+    """How long a failed task waits for its next try; doubled by each further one, at most ten minutes."""
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. Durations in seconds, sizes in bytes."""
 
@@ -168,6 +185,8 @@ class Settings(BaseSettings):
     sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of sandbox adapters by name: `[sandboxes.local]`."""
 
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    """`[scheduling]`: which task is next."""
     retention: Retention = Field(default_factory=Retention)
     """`[retention]`: what is kept of removed sandboxes."""
 

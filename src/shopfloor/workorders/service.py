@@ -319,6 +319,11 @@ async def request_cancel(session: Session, order: WorkOrder) -> None:
         raise OrderFinished(f"the order is {order.status}", hint="Only a pending or running order can be cancelled.")
 
 
+def set_timeout(order: WorkOrder, seconds: float) -> None:
+    """Let each attempt at an order run so long from now on; the caller holds its lock."""
+    order.timeout_seconds = seconds
+
+
 async def continue_with(session: Session, order: WorkOrder, prompt: str, *, reason: str) -> None:
     """Queue an order that has ended once more, on its branch, with something more to do."""
     order.prompts = [*order.prompts, prompt]
