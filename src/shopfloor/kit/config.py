@@ -119,14 +119,19 @@ class Retention(BaseModel):
     """Names of folders that tools make anew: not kept unless the repository itself has files there; named in the pin's note."""
 
 
+Priority = Literal["critical", "high", "medium", "low"]
+
+
+def _head_starts() -> dict[Priority, float]:
+    return {"critical": 4 * 3600.0, "high": 3600.0, "medium": 1200.0, "low": 0.0}
+
+
 class Scheduling(BaseModel):
     """Where tasks stand in the queue: everybody waits from his own birth on, and these are the seconds somebody is older than he is."""
 
     model_config = ConfigDict(extra="forbid")
 
-    head_start_seconds: dict[Literal["critical", "high", "medium", "low"], float] = Field(
-        default_factory=lambda: {"critical": 4 * 3600.0, "high": 3600.0, "medium": 1200.0, "low": 0.0}
-    )
+    head_start_seconds: dict[Priority, Annotated[float, Field(ge=0)]] = Field(default_factory=_head_starts)
     """Of each priority; one that is not named has none."""
     retry_head_start_seconds: float = Field(600, ge=0)
     """Of a task for each time it was tried already."""

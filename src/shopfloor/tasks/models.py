@@ -17,6 +17,7 @@ class Task(Base):
         sa.Index("ix_tasks_queue", "project_id", "status", "forced", "held", "open_dependencies", "rank", "task_id"),
         sa.Index("ix_tasks_ticket_id_phase", "ticket_id", "phase", "status"),
         sa.Index("ix_tasks_status", "status", "created_at"),
+        sa.Index("ix_tasks_not_before", "status", "not_before"),
         sa.Index("ix_tasks_created_at", "created_at", "task_id"),
     )
 
@@ -59,7 +60,7 @@ class Task(Base):
     sandbox_id: Mapped[str | None] = mapped_column(sa.String(255), index=True)
     """Of its newest attempt (LIF-06)."""
     conversation_id: Mapped[str | None] = mapped_column(sa.String(255))
-    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())
     started_at: Mapped[datetime | None]

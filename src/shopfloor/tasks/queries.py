@@ -12,6 +12,7 @@ from shopfloor.kit import paging
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Malformed, NotFound
 from shopfloor.sandboxes.models import SandboxRow
+from shopfloor.tasks import rules
 from shopfloor.tasks.models import Task, TaskDependency
 from shopfloor.tasks.rules import TaskStatus
 from shopfloor.workorders.models import WorkOrder
@@ -187,6 +188,8 @@ async def listing(
     has_sandbox: bool | None = None,
     project_id: str | None = None,
     ticket_id: str | None = None,
+    open_only: bool = False,
+    reported_only: bool = False,
     q: str = "",
     sort: str = "-created_at",
     cursor: str | None = None,
@@ -198,6 +201,10 @@ async def listing(
     query = sa.select(Task)
     wanted = {Task.status: status, Task.phase: phase, Task.project_id: project_id, Task.ticket_id: ticket_id}
     query = query.where(*(column == value for column, value in wanted.items() if value is not None))
+    if open_only:
+        query = query.where(Task.status.in_([TaskStatus.PENDING, TaskStatus.RUNNING]))
+    if reported_only:
+        query = query.where(Task.result.is_not(None))
     if has_sandbox is not None:
         query = query.where(Task.sandbox_id.is_not(None) if has_sandbox else Task.sandbox_id.is_(None))
     for word in q.split()[:10]:
@@ -208,6 +215,26 @@ async def listing(
     paged = paging.after(query, by=by, id_=Task.task_id, descending=sort.startswith("-"), cursor=cursor, limit=limit)
     rows, following = paging.page((await session.scalars(paged)).all(), by=by, id_=Task.task_id, limit=limit)
     return rows, following, total or 0
+
+
+async def untitled(session: Session) -> Sequence[str]:
+    """Tasks whose title says nothing, though there is a description; at most 500."""
+    query = sa.select(Task.task_id).where(Task.title.in_(["", rules.UNTITLED]), Task.description != "")
+    return (await session.scalars(query.limit(500))).all()
+
+
+async def running_seconds(session: Session, task: Task) -> float | None:
+    """How long a task's present sandbox runs; None when it has none."""
+    if task.status != TaskStatus.RUNNING or task.work_order_id is None:
+        return None
+    since = sa.func.coalesce(SandboxRow.started_at, SandboxRow.created_at)
+    query = (
+        sa.select(since, db_time())
+        .join(WorkOrder, WorkOrder.sandbox_identifier == SandboxRow.sandbox_id)
+        .where(WorkOrder.agent_work_order_id == task.work_order_id, WorkOrder.status == OrderStatus.RUNNING)
+    )
+    row = (await session.execute(query)).first()
+    return (row[1] - row[0]).total_seconds() if row else None
 
 
 async def overtime(session: Session) -> Sequence[tuple[Task, float]]:

@@ -42,11 +42,11 @@ WORKFLOWS = {
     "done": "test",
 }
 """What a task of each column does when nothing else is said."""
-HOPELESS = ("key_missing", "unknown_profile", "bad_profile", "budget", "isolation_needed")
+HOPELESS = ("ran longer than", "key_missing", "unknown_profile", "bad_profile", "budget", "isolation_needed")
 """Beginnings of what an order failed of that another try meets again."""
 LONGEST_BACK_OFF = 600.0
 LONGEST_TITLE = 80
-MOST_PATHS = 200
+UNTITLED = "Untitled task"
 
 
 class UnknownPriority(Malformed):
@@ -124,7 +124,7 @@ def title(description: str) -> str:
             if len(words) <= LONGEST_TITLE:
                 return words
             return (words[:LONGEST_TITLE].rpartition(" ")[0] or words[: LONGEST_TITLE - 1]).rstrip(" ,;:") + "…"
-    return "Untitled task"
+    return UNTITLED
 
 
 def path_glob(text: str) -> str:

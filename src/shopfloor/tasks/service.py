@@ -86,17 +86,28 @@ async def create(
         | columns,
     )
     task.rank = _rank(task, scheduling or Scheduling())
+    await _add(session, task, depends_on)
+    return task
+
+
+async def _add(session: Session, task: Task, depends_on: Sequence[str]) -> None:
     session.add(task)
     await session.flush()
     if depends_on:
         await graph.depend(session, task, depends_on, new=True)
     await session.refresh(task)
-    fact = TaskCreated(
-        task_id=task.task_id, ticket_id=ticket_id, project_id=task.project_id, phase=column, title=task.title
+    whose = {"task_id": task.task_id, "ticket_id": task.ticket_id, "project_id": task.project_id}
+    await events.append(
+        session,
+        TaskCreated(
+            task_id=task.task_id,
+            ticket_id=task.ticket_id,
+            project_id=task.project_id,
+            phase=task.phase,
+            title=task.title,
+        ),
     )
-    await events.append(session, fact)
-    logger.info("task_created", task_id=task.task_id, ticket_id=ticket_id, project_id=task.project_id, phase=column)
-    return task
+    logger.info("task_created", **whose, phase=task.phase)
 
 
 def _rank(task: Task, scheduling: Scheduling) -> float:
@@ -159,6 +170,12 @@ async def move(session: Session, task: Task, to: TaskStatus, *, reason: str) -> 
     await events.append(session, fact)
     logger.info(LOGGED[to], task_id=task.task_id, work_order_id=task.work_order_id, reason=task.reason)
     await session.refresh(task)
+
+
+async def start(session: Session, task: Task, order: WorkOrder) -> None:
+    """Say that a task's order is on its way. The caller holds the task's row and the lock of the places."""
+    task.work_order_id, task.sandbox_id = order.agent_work_order_id, order.sandbox_identifier
+    await move(session, task, TaskStatus.RUNNING, reason="its work order is on its way")
 
 
 async def hold(session: Session, ticket_id: str, *, phase: str | None, held: bool, why: str) -> list[str]:
@@ -231,6 +248,18 @@ async def _try_again(session: Session, task: Task, reason: str, scheduling: Sche
     task.rank = _rank(task, scheduling)
     task.result = None
     await move(session, task, TaskStatus.PENDING, reason=reason)
+
+
+async def force(session: Session, task_id: str) -> Task:
+    """Let a waiting task start though its project has no autonomy, and without its back-off. Raises TaskRunning, TaskEnded."""
+    task = await queries.locked(session, task_id)
+    if task.status == TaskStatus.RUNNING:
+        raise TaskRunning(hint="It runs already.")
+    if task.status in ENDED:
+        raise TaskEnded(f"the task is {task.status}", hint="Retry it first.")
+    task.forced, task.not_before = True, None
+    await _tell(session, task, "forced")
+    return task
 
 
 async def follow(session: Session, order_id: str, scheduling: Scheduling) -> Task | None:

@@ -145,6 +145,7 @@ async def _new_attempt(session: Session, sandboxes: Sandboxes, order: WorkOrder,
         order.sandbox_type,
         work_order_id=order_id,
         attempt_id=attempt.attempt_id,
+        task_id=order.task_id,
         agent_id=order.agent,
         fencing=number,
     )

@@ -116,6 +116,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("tasks", schema=None) as batch_op:
         batch_op.create_index("ix_tasks_created_at", ["created_at", "task_id"], unique=False)
+        batch_op.create_index("ix_tasks_not_before", ["status", "not_before"], unique=False)
         batch_op.create_index(
             "ix_tasks_queue",
             ["project_id", "status", "forced", "held", "open_dependencies", "rank", "task_id"],
