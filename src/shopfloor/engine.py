@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
 from shopfloor.kit.engine import Engine
+from shopfloor.tasks.jobs import Dispatcher
 from shopfloor.workorders.jobs import Jobs
 from shopfloor.workorders.steps import Tools
 
@@ -22,6 +23,7 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
     jobs.register()
     await jobs.launch()
     tools.engines.append(jobs)
+    Dispatcher(jobs.tools, jobs, background).launch()
     logger.info("engine_started", engine_id=engine.id)
     try:
         yield engine

@@ -9,6 +9,8 @@ from shopfloor.gateway import routes as gateway
 from shopfloor.messages import routes as messages
 from shopfloor.projects import routes as projects
 from shopfloor.sandboxes import routes as sandboxes
+from shopfloor.tasks import result_routes as results
+from shopfloor.tasks import routes as tasks
 from shopfloor.workorders import pin_routes as pins
 from shopfloor.workorders import routes as workorders
 
@@ -23,5 +25,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     forges.hooks,
     agents.router,
     projects.router,
+    tasks.router,
+    results.router,
     gateway.router,
 )

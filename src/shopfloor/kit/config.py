@@ -137,6 +137,26 @@ class Board(BaseModel):
     """How often a ticket goes back by itself because something failed, before it waits for a person."""
     sweep_seconds: float = Field(3, gt=0)
     """How often the board looks for what nobody told it."""
+Priority = Literal["critical", "high", "medium", "low"]
+
+
+def _head_starts() -> dict[Priority, float]:
+    return {"critical": 4 * 3600.0, "high": 3600.0, "medium": 1200.0, "low": 0.0}
+
+
+class Scheduling(BaseModel):
+    """Where tasks stand in the queue: everybody waits from his own birth on, and these are the seconds somebody is older than he is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    head_start_seconds: dict[Priority, Annotated[float, Field(ge=0)]] = Field(default_factory=_head_starts)
+    """Of each priority; one that is not named has none."""
+    retry_head_start_seconds: float = Field(600, ge=0)
+    """Of a task for each time it was tried already."""
+    deadline_lead_seconds: float = Field(3600, ge=0)
+    """A task with a deadline stands no later than one born so long before it."""
+    retry_seconds: float = Field(10, gt=0)
+    """How long a failed task waits for its next try; doubled by each further one, at most ten minutes."""
 
 
 class Settings(BaseSettings):
@@ -190,6 +210,8 @@ class Settings(BaseSettings):
 
     board: Board = Field(default_factory=Board)
     """`[board]`: approval, duplicates, blocked tickets."""
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    """`[scheduling]`: which task is next."""
     retention: Retention = Field(default_factory=Retention)
     """`[retention]`: what is kept of removed sandboxes."""
 

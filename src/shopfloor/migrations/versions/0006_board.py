@@ -99,6 +99,7 @@ def upgrade() -> None:
         sa.Column("not_before", Instant(), nullable=True),
         sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("stopping", sa.String(length=20), nullable=True),
         sa.Column("held", sa.Boolean(), nullable=False),
         sa.Column("forced", sa.Boolean(), nullable=False),
         sa.Column("open_dependencies", sa.Integer(), nullable=False),
@@ -114,9 +115,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tasks")),
     )
     with op.batch_alter_table("tasks", schema=None) as batch_op:
-        batch_op.create_index("ix_tasks_project_id_status", ["project_id", "status"], unique=False)
-        batch_op.create_index("ix_tasks_queue", ["status", "held", "open_dependencies", "rank"], unique=False)
+        batch_op.create_index("ix_tasks_created_at", ["created_at", "task_id"], unique=False)
+        batch_op.create_index("ix_tasks_not_before", ["status", "not_before"], unique=False)
+        batch_op.create_index(
+            "ix_tasks_queue",
+            ["project_id", "status", "forced", "held", "open_dependencies", "rank", "task_id"],
+            unique=False,
+        )
         batch_op.create_index(batch_op.f("ix_tasks_sandbox_id"), ["sandbox_id"], unique=False)
+        batch_op.create_index("ix_tasks_status", ["status", "created_at"], unique=False)
         batch_op.create_index("ix_tasks_ticket_id_phase", ["ticket_id", "phase", "status"], unique=False)
         batch_op.create_index(batch_op.f("ix_tasks_work_order_id"), ["work_order_id"], unique=False)
 
