@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 
+from shopfloor.evidence.jobs import Checks
+from shopfloor.evidence.steps import Bench
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
 from shopfloor.kit.engine import Engine
@@ -22,6 +24,7 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
     jobs = Jobs(dataclasses.replace(tools, engine_id=engine.id), engine, background)
     jobs.register()
     await jobs.launch()
+    await Checks(_bench(tools, engine), tools.hub, engine, background).launch()
     tools.engines.append(jobs)
     Dispatcher(jobs.tools, jobs, background).launch()
     logger.info("engine_started", engine_id=engine.id)
@@ -31,3 +34,15 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
         tools.engines.remove(jobs)
         await background.close()
         logger.info("engine_stopped", engine_id=engine.id)
+
+
+def _bench(tools: Tools, engine: Engine) -> Bench:
+    """What checks are made with, out of what orders are driven with."""
+    return Bench(
+        settings=tools.settings,
+        database=tools.database,
+        sandboxes=tools.sandboxes,
+        repositories=tools.repositories,
+        blobs=tools.blobs,
+        engine_id=engine.id,
+    )

@@ -9,6 +9,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from shopfloor.kit.db import Base, db_time
 
 
+_OPEN = sa.text("state IN ('queued', 'running')")
+OPEN_ONLY: Any = {"postgresql_where": _OPEN, "sqlite_where": _OPEN}
+"""Of the same subject, purpose and commit there is one open run at a time."""
+
+
 class Criterion(Base):
     """Something that must hold before its subject is done."""
 
@@ -31,7 +36,10 @@ class Evidence(Base):
     """The ledger: what was found of one criterion on one commit. Rows are only ever added."""
 
     __tablename__ = "evidence"
-    __table_args__ = (sa.Index("ix_evidence_criterion_id_commit", "criterion_id", "commit", "id"),)
+    __table_args__ = (
+        sa.Index("ix_evidence_criterion_id_commit", "criterion_id", "commit", "id"),
+        sa.UniqueConstraint("run_id", "criterion_id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     criterion_id: Mapped[str] = mapped_column(sa.ForeignKey("criteria.criterion_id"))
@@ -58,6 +66,7 @@ class CheckRun(Base):
     __table_args__ = (
         sa.Index("ix_check_runs_subject_id_commit", "subject_id", "commit"),
         sa.Index("ix_check_runs_state", "state", "created_at"),
+        sa.Index("uq_check_runs_open", "subject_id", "purpose", "commit", unique=True, **OPEN_ONLY),
     )
 
     run_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
@@ -71,12 +80,14 @@ class CheckRun(Base):
     """What may not be changed to pass is compared with this one."""
     commit: Mapped[str] = mapped_column(sa.String(64))
     checks: Mapped[list[Any]] = mapped_column(default=list)
-    """Of `{criterion_id?, check}`."""
+    """Of `{number, criterion_id?, check, check_hash, line?}`; `line` is the shell line that is run."""
     state: Mapped[str] = mapped_column(sa.String(20))
     verdict: Mapped[str | None] = mapped_column(sa.String(20))
     reason: Mapped[str] = mapped_column(sa.Text, default="")
     results: Mapped[list[Any]] = mapped_column(default=list)
+    """Of `{number, criterion_id?, verdict, reason, output_sha256, took_ms}`, as they are found."""
     attempts: Mapped[int] = mapped_column(default=0)
+    """Its fencing number: who took it up with an earlier one can write nothing more."""
     engine_id: Mapped[str | None] = mapped_column(sa.String(80))
     sandbox_id: Mapped[str | None] = mapped_column(sa.String(255))
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())

@@ -137,6 +137,8 @@ class Board(BaseModel):
     """How often a ticket goes back by itself because something failed, before it waits for a person."""
     sweep_seconds: float = Field(3, gt=0)
     """How often the board looks for what nobody told it."""
+
+
 Priority = Literal["critical", "high", "medium", "low"]
 
 
@@ -157,6 +159,19 @@ class Scheduling(BaseModel):
     """A task with a deadline stands no later than one born so long before it."""
     retry_seconds: float = Field(10, gt=0)
     """How long a failed task waits for its next try; doubled by each further one, at most ten minutes."""
+
+
+class Checks(BaseModel):
+    """How checks of criteria are run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sandbox: str = "local"
+    """The sandbox type they run in. It must isolate: without that, code under test could write its own verdict."""
+    timeout_seconds: float = Field(600, gt=0)
+    """How long one check may take when it does not say."""
+    max_runs: int = Field(2, ge=1)
+    """How many runs one engine drives at once; each also takes a sandbox place."""
 
 
 class Settings(BaseSettings):
@@ -212,6 +227,8 @@ class Settings(BaseSettings):
     """`[board]`: approval, duplicates, blocked tickets."""
     scheduling: Scheduling = Field(default_factory=Scheduling)
     """`[scheduling]`: which task is next."""
+    checks: Checks = Field(default_factory=Checks)
+    """`[checks]`: how evidence is made."""
     retention: Retention = Field(default_factory=Retention)
     """`[retention]`: what is kept of removed sandboxes."""
 

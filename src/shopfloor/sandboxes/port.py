@@ -247,6 +247,9 @@ class Adapter(Protocol):
     ) -> ExecResult:
         """Run a command inside the running sandbox; at the timeout it and its children are killed. Output is capped at 10 MiB each."""
 
+    def output(self, sandbox_id: str) -> bytes:
+        """What the main program printed, both ways together: all of it up to 1 MiB, else that and its last 64 KiB. Empty without a sandbox. Blocks."""
+
     async def wait(self, sandbox_id: str) -> SandboxInfo:
         """Answer once the sandbox has ended, however it ended."""
 

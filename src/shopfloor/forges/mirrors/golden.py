@@ -11,6 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
+from shopfloor.forges.mirrors.mirror import has
 from shopfloor.forges.mirrors.places import Place, publish
 from shopfloor.forges.rules import COMMIT
 from shopfloor.kit import git
@@ -71,7 +72,7 @@ def _boot() -> str:
 
 
 async def make(place: Place, commit: str, owner: tuple[int, int] | None) -> Path:
-    """Make the golden of a commit that the mirror has, or find it made."""
+    """Make the golden of a commit that the mirror has, or that orders handed out, or find it made."""
     path = golden_path(place, commit, owner)
     async with place.locked("goldens"):
         if warm(place, path):
@@ -80,6 +81,8 @@ async def make(place: Place, commit: str, owner: tuple[int, int] | None) -> Path
             made = folder / "golden"
             async with place.locked():
                 await asyncio.to_thread(_copy, place.mirror, made, commit)
+                if not await has(place.mirror, commit):
+                    await _lend(place, made, commit)
             await _check_out(made, commit)
             if owner and owner != (os.geteuid(), os.getegid()):
                 await asyncio.to_thread(_give, made, owner)
@@ -109,6 +112,17 @@ def _copy(mirror: Path, made: Path, commit: str) -> None:
     packed = mirror / "packed-refs"
     if packed.exists():
         (inner / "packed-refs").write_bytes(packed.read_bytes().replace(b" refs/heads/", b" refs/remotes/origin/"))
+
+
+async def _lend(place: Place, made: Path, commit: str) -> None:
+    """Add what orders handed out of this commit, and no object of any other work."""
+    heads = await git.run("for-each-ref", "--format=^%(objectname)", git_dir=place.mirror)
+    await git.run(
+        *("pack-objects", "--revs", "-q", str(made / ".git" / "objects" / "pack" / "pack")),
+        git_dir=place.orders,
+        stdin=f"{commit}\n".encode() + heads,
+        timeout=CHECKOUT_SECONDS,
+    )
 
 
 async def _check_out(made: Path, commit: str) -> None:

@@ -38,6 +38,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_check_runs_project_id"), ["project_id"], unique=False)
         batch_op.create_index("ix_check_runs_state", ["state", "created_at"], unique=False)
         batch_op.create_index("ix_check_runs_subject_id_commit", ["subject_id", "commit"], unique=False)
+        batch_op.create_index(
+            "uq_check_runs_open",
+            ["subject_id", "purpose", "commit"],
+            unique=True,
+            postgresql_where=sa.text("state IN ('queued', 'running')"),
+            sqlite_where=sa.text("state IN ('queued', 'running')"),
+        )
 
     op.create_table(
         "criteria",
@@ -72,6 +79,7 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["run_id"], ["check_runs.run_id"], name=op.f("fk_evidence_run_id_check_runs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_evidence")),
+        sa.UniqueConstraint("run_id", "criterion_id", name=op.f("uq_evidence_run_id")),
     )
     with op.batch_alter_table("evidence", schema=None) as batch_op:
         batch_op.create_index("ix_evidence_criterion_id_commit", ["criterion_id", "commit", "id"], unique=False)

@@ -150,6 +150,12 @@ class Kept:
             raise SandboxNotFound(f"there is no sandbox {sandbox_id}")
         return await _client.run(folder, argv, env=env or {}, stdin=stdin, timeout=timeout)
 
+    def output(self, sandbox_id: str) -> bytes:
+        """What the keeper has kept of it, outside of the sandbox's reach."""
+        with contextlib.suppress(SandboxNotFound, FileNotFoundError, NotADirectoryError):
+            return (self._folder(sandbox_id) / plan.OUTPUT).read_bytes()
+        return b""
+
     async def wait(self, sandbox_id: str) -> SandboxInfo:
         """Answer once the sandbox has ended; woken by the keeper's end of a connection, which the kernel closes for the dead."""
         while True:

@@ -79,7 +79,9 @@ class Case:
 
 
 async def pin(tools: Tools, sandbox_id: str, sandbox_type: str, labels: Mapping[str, str], reason: str) -> None:
-    """See `sandboxes.service.Keep`: everything durable, then written down."""
+    """See `sandboxes.service.Keep`: everything durable, then written down. What only a check left is nobody's work."""
+    if labels.get("purpose") == "check":
+        return
     async with tools.database.reading() as session:
         row = await sandboxes.find(session, sandbox_id)
         attempt = await queries.find_attempt(session, sandbox_id)

@@ -31,6 +31,7 @@ from shopfloor.sandboxes.adapters._keeper.service import receive
 
 TICK = 0.25
 OUTPUT_LIMIT = 1 << 20
+OUTPUT_END = 64 << 10
 LEASE_GRACE = 5.0
 CREDENTIALS = struct.Struct("3i")
 
@@ -56,6 +57,8 @@ class Keeper:
         self.numbers = 0
         self.awake = False
         self.written = 0
+        self.left_out = 0
+        self.end_of_output = b""
 
     def run(self) -> None:
         """Start the sandbox, serve it, write down how it ended."""
@@ -186,6 +189,7 @@ class Keeper:
     def _finish(self) -> None:
         """Only when nothing of the sandbox lives is its end written down."""
         self._copy_output()
+        self._end_output()
         self._kill_first()
         self._await_first()
         if not self.plan.bwrap:
@@ -229,9 +233,20 @@ class Keeper:
             if not data:
                 with contextlib.suppress(KeyError):
                     self.events.unregister(self.output)
-            elif self.written < OUTPUT_LIMIT:
+                return
+            room = OUTPUT_LIMIT - self.written
+            if room:
                 with contextlib.suppress(OSError), open(OUTPUT, "ab") as file:  # a full disk must not end the sandbox
-                    self.written += file.write(data[: OUTPUT_LIMIT - self.written])
+                    self.written += file.write(data[:room])
+            self.left_out += len(data[room:])
+            self.end_of_output = (self.end_of_output + data[room:])[-OUTPUT_END:]
+
+    def _end_output(self) -> None:
+        """Of what was too much, keep the end: that is where programs say how it went."""
+        if self.left_out:
+            gap = self.left_out - len(self.end_of_output)
+            with contextlib.suppress(OSError), open(OUTPUT, "ab") as file:
+                file.write(b"\n[%d bytes left out]\n%b" % (gap, self.end_of_output))
 
     def _heard(self) -> None:
         """A message from inside: hostile, so anything unexpected is dropped. recv() takes no file descriptors."""

@@ -1,0 +1,109 @@
+"""What checks read from commits, with git and without a work tree: conditions of files, and what was touched on the way."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shopfloor.evidence import harness
+from shopfloor.evidence.queries import Finding
+from shopfloor.evidence.rules import Touched, Verdict
+from shopfloor.forges.mirrors import reading
+from shopfloor.forges.mirrors.bundles import require
+from shopfloor.forges.mirrors.mirror import has
+from shopfloor.forges.mirrors.places import Place
+from shopfloor.forges.rules import SYMLINK
+from shopfloor.forges.service import Repositories
+from shopfloor.kit import git
+
+MOST_BYTES = 4 << 20
+"""Of a file that is looked into."""
+MOST_PARTS = 256 << 10
+"""Of a file whose parts are compared: beyond it, it counts as changed."""
+NOTHING = "000000"
+FILES = frozenset({"100644", "100755"})
+
+
+async def at_hand(repositories: Repositories, url: str, *commits: str) -> Place:
+    """The place of a repository, fetched if it does not have one of these commits. Raises CommitNotFound."""
+    place = repositories.place(url)
+    for commit in commits:
+        if not (await has(place.mirror, commit) or await has(place.orders, commit)):
+            await repositories.sync(url)
+            break
+    await require(place, *commits)
+    return place
+
+
+async def touched(place: Place, base: str, commit: str) -> list[Touched]:
+    """Every file that differs between two commits."""
+    changes, _ = await reading.changed(place, base, commit)
+    found = []
+    for one in changes:
+        parts = harness.PARTS.get(one.path.rpartition("/")[2])
+        same = await _same_parts(place, base, commit, one.path, parts) if parts else None
+        found.append(
+            Touched(path=one.path, existed=one.old_mode != NOTHING, remains=one.mode != NOTHING, same_parts=same)
+        )
+    return found
+
+
+async def _same_parts(place: Place, base: str, commit: str, path: str, parts: Sequence[str]) -> bool:
+    before, after = [await _parts(place, one, path, parts) for one in (base, commit)]
+    return before is not None and before == after
+
+
+async def _parts(place: Place, commit: str, path: str, parts: Sequence[str]) -> list[Any] | None:
+    """The parts of a file that steer tests; None when it cannot be read, which is as good as changed."""
+    mode, size, blob = await _entry(place, commit, path)
+    if mode == NOTHING:
+        return [None] * len(parts)
+    if mode not in FILES or size > MOST_PARTS:
+        return None
+    text = await git.run("cat-file", "blob", blob, git_dir=place.orders)
+    try:
+        said = tomllib.loads(text.decode()) if path.endswith(".toml") else json.loads(text)
+        return [_part(said, part) for part in parts]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _part(said: Any, part: str) -> Any:
+    for name in part.split("."):
+        said = said.get(name) if isinstance(said, Mapping) else None
+    return said
+
+
+async def file_condition(place: Place, commit: str, check: Mapping[str, Any]) -> Finding:
+    """Judge a file check."""
+    path, text = str(check["path"]), check.get("contains")
+    mode, size, blob = await _entry(place, commit, path)
+    if check.get("absent"):
+        there = mode != NOTHING
+        return Finding(Verdict.FAILED, f"{path} is there") if there else Finding(Verdict.PASSED)
+    if mode == NOTHING:
+        return Finding(Verdict.FAILED, f"the commit has no {path}")
+    if text is None:
+        return Finding(Verdict.PASSED)
+    if mode not in FILES:
+        what = "a symbolic link, which is not followed" if mode == SYMLINK else "no file"
+        return Finding(Verdict.FAILED, f"{path} is {what}")
+    if size > MOST_BYTES:
+        return Finding(Verdict.ERROR, f"{path} has {size} bytes; at most {MOST_BYTES} are searched")
+    found = text.encode() in await git.run("cat-file", "blob", blob, git_dir=place.orders)
+    return Finding(Verdict.PASSED) if found else Finding(Verdict.FAILED, f"{path} does not contain {text[:100]!r}")
+
+
+async def has_file(place: Place, commit: str, path: str) -> bool:
+    """Whether a commit has something at a path."""
+    return (await _entry(place, commit, path))[0] != NOTHING
+
+
+async def _entry(place: Place, commit: str, path: str) -> tuple[str, int, str]:
+    """(mode, size, hash) of what lies at a path; NOTHING as mode when nothing does."""
+    said = await git.run("ls-tree", "-z", "-l", commit, "--", path, git_dir=place.orders)
+    first = said.split(b"\0")[0].decode(errors="replace")
+    if not first:
+        return NOTHING, 0, ""
+    mode, _, blob, size = first.partition("\t")[0].split()
+    return mode, int(size) if size.isdigit() else 0, blob

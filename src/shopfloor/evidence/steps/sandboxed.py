@@ -1,0 +1,108 @@
+"""Run one shell line on one commit in a sandbox of its own: no token, no worker, no credential, no network.
+
+The line is the sandbox's main program, so its exit code comes from the kernel by way of the keeper; what it prints is kept outside. There is
+nothing inside that a hostile test could write a verdict to.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from shopfloor.evidence import rules
+from shopfloor.evidence.models import CheckRun
+from shopfloor.evidence.queries import Finding
+from shopfloor.evidence.steps import Bench
+from shopfloor.forges.mirrors import golden
+from shopfloor.forges.mirrors.mirror import has
+from shopfloor.kit import git
+from shopfloor.kit.errors import Misconfigured
+from shopfloor.sandboxes.port import Adapter, Checkout, Isolation, Life, SandboxInfo, SandboxSpec
+
+SHOWN = 4000
+"""Letters of the end of the output that a row of the ledger holds."""
+SEARCHED = 64 << 10
+MOST_OUTPUT = 2 << 20
+LEASE_SECONDS = 120.0
+"""How much longer than its timeout a sandbox lives whose engine died."""
+
+
+class NotIsolated(Misconfigured):
+    """Checks cannot run in this sandbox type, as it does not isolate."""
+
+    hint = "Set sandbox of [checks] to one that does, such as local."
+
+
+async def run_line(bench: Bench, run: CheckRun, line: str, timeout: float) -> tuple[Finding, str]:
+    """Run it to its end or its timeout; answers what that means, and the end of what it printed. Raises what git and the adapter raise."""
+    assert run.sandbox_id
+    adapter = bench.sandboxes.adapter(bench.settings.checks.sandbox)
+    spec = await _spec(bench, adapter, run, line, timeout)
+    began = time.monotonic()
+    try:
+        await bench.sandboxes.start(adapter.name, spec)
+        async with bench.database.transaction() as session:
+            await bench.sandboxes.started(session, run.sandbox_id, await adapter.capabilities())
+        ended, late = await _ended(adapter, run.sandbox_id, timeout)
+        output = await asyncio.to_thread(adapter.output, run.sandbox_id)
+    finally:
+        await adapter.destroy(run.sandbox_id)
+    known = ended if ended and ended.life == Life.EXITED else None
+    verdict, reason = rules.judge(
+        exit_code=known.exit_code if known else None,
+        ended_by=known.reason if known else "",
+        timed_out_after=timeout if late else None,
+    )
+    sha256 = await _keep(bench, output)
+    took = int((time.monotonic() - began) * 1000)
+    text = output[-SEARCHED:].decode(errors="replace")
+    return Finding(verdict, reason, _shown(output), sha256, took), text
+
+
+async def _ended(adapter: Adapter, sandbox_id: str, timeout: float) -> tuple[SandboxInfo | None, bool]:
+    """How it ended, and whether it had to be ended for being late."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await adapter.wait(sandbox_id), False
+    except TimeoutError:
+        await adapter.halt(sandbox_id)
+        return await adapter.get(sandbox_id), True
+
+
+async def _spec(bench: Bench, adapter: Adapter, run: CheckRun, line: str, timeout: float) -> SandboxSpec:
+    if (await adapter.capabilities()).isolation == Isolation.NONE:
+        raise NotIsolated(f"sandbox type {adapter.name!r} does not isolate what runs in it")
+    assert run.sandbox_id
+    url = run.repository_url
+    ground = await _ground(bench, url, run.commit, adapter.owner)
+    await bench.repositories.pin(url, ground, run.sandbox_id)
+    return SandboxSpec(
+        sandbox_id=run.sandbox_id,
+        labels={"purpose": "check", "run_id": run.run_id},
+        checkout=Checkout(
+            mirror=await bench.repositories.mirror(url), golden=ground, base_commit=run.commit, branch="check"
+        ),
+        argv=("/bin/sh", "-c", line),
+        env={},
+        gate=None,
+        lease_seconds=timeout + LEASE_SECONDS,
+    )
+
+
+async def _ground(bench: Bench, url: str, commit: str, owner: tuple[int, int] | None) -> Path:
+    """The checkout of a commit that the origin has, or that only our own orders and merges have so far."""
+    place = bench.repositories.place(url)
+    if not await has(place.mirror, commit) and await has(place.orders, commit):
+        return await golden.make(place, commit, owner)
+    return await bench.repositories.golden(url, commit, owner)
+
+
+async def _keep(bench: Bench, output: bytes) -> str | None:
+    async def once() -> AsyncIterator[bytes]:
+        yield output
+
+    return (await bench.blobs.put(once(), limit=MOST_OUTPUT))[0] if output else None
+
+
+def _shown(output: bytes) -> str:
+    return git.clean(output[-SHOWN:])
