@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 
+from shopfloor.board.jobs import Mover
 from shopfloor.evidence.jobs import Checks
 from shopfloor.evidence.steps import Bench
 from shopfloor.kit import log
@@ -27,6 +28,7 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
     await Checks(_bench(tools, engine), tools.hub, engine, background).launch()
     tools.engines.append(jobs)
     Dispatcher(jobs.tools, jobs, background).launch()
+    Mover(jobs.tools, background).launch()
     logger.info("engine_started", engine_id=engine.id)
     try:
         yield engine

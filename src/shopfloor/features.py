@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from shopfloor.agents import routes as agents
+from shopfloor.board import routes as board
 from shopfloor.events import routes as events
 from shopfloor.forges import routes as forges
 from shopfloor.gateway import routes as gateway
@@ -27,5 +28,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     projects.router,
     tasks.router,
     results.router,
+    *board.ROUTERS,
     gateway.router,
 )

@@ -53,7 +53,7 @@ class Mover:
 
     tools: Tools
     background: Background
-    integrate: Integrate
+    integrate: Integrate | None = None
     wanted: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
     waiting: set[str] = field(default_factory=set)
     """Tickets in `wanted`, so that each is there once."""
@@ -109,7 +109,7 @@ class Mover:
         async with self.tools.database.reading() as session:
             made = await queries.deliveries(session, ticket_id)
         for task_id, head in made:
-            if self.taken.get(task_id) != head:
+            if self.integrate and self.taken.get(task_id) != head:
                 await self.integrate(self.tools, ticket_id, task_id)
                 self.taken[task_id] = head
                 while len(self.taken) > REMEMBERED:

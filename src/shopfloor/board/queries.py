@@ -188,7 +188,7 @@ def filtered(
     spec_id: str | None = None,
     q: str = "",
     archived: bool = False,
-) -> sa.Select[tuple[Ticket]]:
+) -> sa.Select[Any]:
     """Tickets by what they must be."""
     query = sa.select(Ticket)
     wanted = {
@@ -209,7 +209,7 @@ def filtered(
 
 
 async def listing(
-    session: Session, query: sa.Select[tuple[Ticket]], *, sort: str, cursor: str | None, limit: int
+    session: Session, query: sa.Select[Any], *, sort: str, cursor: str | None, limit: int
 ) -> tuple[Sequence[Ticket], str | None, int]:
     """A page of tickets, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor."""
     if (by := SORTS.get(sort.removeprefix("-"))) is None:

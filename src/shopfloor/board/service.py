@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from shopfloor.board import queries, rules
 from shopfloor.board.models import Ticket, TicketDependency, TicketMove
-from shopfloor.board.rules import APPROVAL, MAY_COST, MOVES, Approval, BlockedClass, Column, How
+from shopfloor.board.rules import APPROVAL, MAY_COST, MOVES, Approval, BlockedClass, Column, How, flow
 from shopfloor.events import log as events
 from shopfloor.events.catalog.board import (
     TicketApprovalChanged,
@@ -24,9 +24,14 @@ from shopfloor.kit import ids, log
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Conflict, Malformed
 from shopfloor.projects.models import Project
+from shopfloor.tasks import queries as task_queries
 from shopfloor.tasks import rules as task_rules
+from shopfloor.tasks import service as tasks
 
 logger = log.get(__name__)
+
+BOARD = "board"
+"""Who does what happens by itself."""
 
 
 class TicketArchivedAlready(Conflict):
@@ -80,14 +85,15 @@ async def change(session: Session, ticket: Ticket, **columns: Any) -> None:
     await _kept(session, ticket)
     plain = {name: value for name, value in changed.items() if isinstance(value, str | int | float | bool | None)}
     plain |= {name: str(plain[name])[:200] for name in ("description", "context_summary") if name in plain}
-    await events.append(
-        session, TicketChanged(ticket_id=ticket.ticket_id, project_id=ticket.project_id, changes=plain)
-    )
+    await events.append(session, TicketChanged(ticket_id=ticket.ticket_id, project_id=ticket.project_id, changes=plain))
 
 
 async def archive(session: Session, ticket: Ticket, *, reason: str) -> None:
-    """Take a ticket off the board; its history stays. Raises TicketArchivedAlready."""
+    """Take a ticket off the board; its history stays, its open tasks are cancelled. Raises TicketArchivedAlready."""
     check_live(ticket)
+    for task in await task_queries.of_ticket(session, ticket.ticket_id):
+        if task.status in {"pending", "running"}:
+            await tasks.cancel(session, task.task_id, reason="its ticket was archived")
     ticket.archived_at = cast("Any", db_time())
     await _kept(session, ticket)
     await events.append(
@@ -123,6 +129,7 @@ async def record_move(
     passed = tuple(f"{gate['gate']}: {gate['missing']}" for gate in overridden)
     fact = TicketTransitioned(ticket_id=ticket.ticket_id, project_id=ticket.project_id, **row, overridden=passed)
     await events.append(session, fact)
+    await hold_right(session, ticket)
     logger.info("ticket_transitioned", ticket_id=ticket.ticket_id, **row, overridden=len(overridden))
 
 
@@ -144,6 +151,7 @@ async def decide(session: Session, ticket: Ticket, to: Approval, *, by: str, rea
         reason=reason,
     )
     await events.append(session, fact)
+    await hold_right(session, ticket)
     logger.info("ticket_approval_changed", ticket_id=ticket.ticket_id, before=before, after=to, by=by)
 
 
@@ -174,10 +182,9 @@ async def block(session: Session, ticket: Ticket, kind: BlockedClass, *, reason:
     ticket.is_blocked, ticket.blocked_class, ticket.blocked_reason = True, kind, reason
     ticket.blocked_who, ticket.blocked_at = who, cast("Any", db_time())
     await _kept(session, ticket)
-    fact = TicketBlocked(
-        ticket_id=ticket.ticket_id, project_id=ticket.project_id, blocked_class=kind, reason=reason
-    )
+    fact = TicketBlocked(ticket_id=ticket.ticket_id, project_id=ticket.project_id, blocked_class=kind, reason=reason)
     await events.append(session, fact)
+    await hold_right(session, ticket)
     logger.info("ticket_blocked", ticket_id=ticket.ticket_id, blocked_class=kind, reason=reason)
     return True
 
@@ -192,15 +199,57 @@ async def unblock(session: Session, ticket: Ticket, *, reason: str) -> bool:
     await _kept(session, ticket)
     fact = TicketUnblocked(ticket_id=ticket.ticket_id, project_id=ticket.project_id, reason=reason)
     await events.append(session, fact)
+    await hold_right(session, ticket)
     logger.info("ticket_unblocked", ticket_id=ticket.ticket_id, reason=reason)
     return True
+
+
+async def standing(session: Session, project_id: str, ticket_id: str, column: str) -> tuple[bool, str]:
+    """Whether a new task of a ticket must wait, and why. Raises TicketNotFound, StrangeTicket, TicketArchivedAlready."""
+    ticket = await queries.locked(session, ticket_id)
+    check_live(ticket)
+    if ticket.project_id != project_id:
+        raise StrangeTicket(f"{ticket_id} belongs to another project")
+    if may_cost(ticket) and not ticket.is_blocked and ticket.status == column:
+        return False, ""
+    return True, _why(ticket)
+
+
+async def hold_right(session: Session, ticket: Ticket) -> None:
+    """Hold the ticket's waiting tasks that may not start now, and let go the others, in the transaction that changed it."""
+    waiting = [task for task in await task_queries.of_ticket(session, ticket.ticket_id) if task.status == "pending"]
+    right: dict[bool, list[str]] = {True: [], False: []}
+    for task in waiting:
+        starts = flow.may_start(
+            may_cost=may_cost(ticket),
+            here=task.phase == ticket.status,
+            is_blocked=ticket.is_blocked,
+            blocked_at=ticket.blocked_at,
+            found=ticket.blocked_who == BOARD,
+            created_at=task.created_at,
+        )
+        if task.held == starts:
+            right[not starts].append(task.task_id)
+    for held, changed in right.items():
+        if changed:
+            why = _why(ticket) if held else f"its ticket is in {ticket.status}"
+            await tasks.hold(session, ticket.ticket_id, phase=None, held=held, why=why, only=changed)
+
+
+def _why(ticket: Ticket) -> str:
+    if not may_cost(ticket):
+        return f"its ticket is {ticket.approval}"
+    return (
+        f"its ticket is blocked: {ticket.blocked_class}" if ticket.is_blocked else f"its ticket is in {ticket.status}"
+    )
 
 
 async def set_blocked_by(session: Session, ticket: Ticket, others: Collection[str]) -> None:
     """Replace what a ticket waits for, under its project's lock. Raises StrangeTicket, TicketWaitsForItself."""
     wanted = set(others)
-    edges, strangers = await queries.waits(session, ticket.project_id), wanted - await queries.existing(
-        session, ticket.project_id, wanted
+    edges, strangers = (
+        await queries.waits(session, ticket.project_id),
+        wanted - await queries.existing(session, ticket.project_id, wanted),
     )
     if strangers:
         raise StrangeTicket(f"no ticket of this project: {', '.join(sorted(strangers)[:5])}")

@@ -178,11 +178,15 @@ async def start(session: Session, task: Task, order: WorkOrder) -> None:
     await move(session, task, TaskStatus.RUNNING, reason="its work order is on its way")
 
 
-async def hold(session: Session, ticket_id: str, *, phase: str | None, held: bool, why: str) -> list[str]:
-    """Hold the waiting tasks of a ticket (of one column), or let them start; answers those it changed."""
+async def hold(
+    session: Session, ticket_id: str, *, phase: str | None, held: bool, why: str, only: Sequence[str] | None = None
+) -> list[str]:
+    """Hold the waiting tasks of a ticket (of one column, or only some), or let them start; answers those it changed."""
     wanted = [Task.ticket_id == ticket_id, Task.held.is_(not held), Task.status == TaskStatus.PENDING]
     if phase is not None:
         wanted.append(Task.phase == columns_of.column(phase))
+    if only is not None:
+        wanted.append(Task.task_id.in_(only))
     await _lock_ticket(session, ticket_id)
     changed = []
     for task in (await session.scalars(sa.select(Task).where(*wanted).with_for_update())).all():

@@ -141,9 +141,7 @@ def rank(urgency: str, created_seconds: float) -> float:
     return PRIORITIES.index(urgency) * SPAN + created_seconds
 
 
-def blocked_by_facts(
-    *, open_dependencies: bool, failing: bool, broken: bool, undecided: bool
-) -> BlockedClass | None:
+def blocked_by_facts(*, open_dependencies: bool, failing: bool, broken: bool, undecided: bool) -> BlockedClass | None:
     """The class of a ticket that does not get on: the first cause that a person could not see past."""
     if broken:
         return BlockedClass.ENVIRONMENT
@@ -176,3 +174,16 @@ def is_environment(reason: str) -> bool:
     """Whether an order's reason tells of the place it was done in, not of the work."""
     plain = reason.lower()
     return any(word in plain for word in ENVIRONMENT_WORDS)
+
+
+class NotBack(Malformed):
+    """That is no way back."""
+
+    status = 409
+    hint = "Name an earlier column, or use progress or transition to go on."
+
+
+def check_back(now: str, to: str) -> None:
+    """Raises NotBack when `to` does not lie before `now`."""
+    if now == to or is_forward(now, to):
+        raise NotBack(f"from {now} there is no way back to {to}")

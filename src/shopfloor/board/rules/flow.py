@@ -91,18 +91,34 @@ def _acts(state: State) -> bool:
     return state.autonomous and state.may_cost and not state.is_blocked
 
 
-def may_start(state: State, task: TaskSeen) -> bool:
-    """Whether a waiting task of the ticket may be started: approved, of this column, and nothing in the way but what it is to clear."""
-    clears = state.found_blocked and state.blocked_at is not None and task.created_at >= state.blocked_at
-    return state.may_cost and task.phase == state.status and (not state.is_blocked or clears)
+def may_start(
+    *, may_cost: bool, here: bool, is_blocked: bool, blocked_at: datetime | None, found: bool, created_at: datetime
+) -> bool:
+    """Whether a waiting task may be started: its ticket is approved and `here`, in the task's column, and nothing is in the way.
+
+    What the board `found` to be in the way holds no task that was made after that: it was made to clear it.
+    """
+    clears = found and blocked_at is not None and created_at >= blocked_at
+    return may_cost and here and (not is_blocked or clears)
+
+
+def _may(state: State, task: TaskSeen) -> bool:
+    return may_start(
+        may_cost=state.may_cost,
+        here=task.phase == state.status,
+        is_blocked=state.is_blocked,
+        blocked_at=state.blocked_at,
+        found=state.found_blocked,
+        created_at=task.created_at,
+    )
 
 
 def _holds(state: State) -> Step | None:
     waiting = [task for task in state.tasks if task.status == "pending"]
-    if wrong := [task.task_id for task in waiting if not task.held and not may_start(state, task)]:
+    if wrong := [task.task_id for task in waiting if not task.held and not _may(state, task)]:
         why = "its ticket is not approved" if not state.may_cost else "its ticket stands elsewhere or is blocked"
         return Step(what="hold", task_ids=wrong, reason=why)
-    if ready := [task.task_id for task in waiting if task.held and may_start(state, task)]:
+    if ready := [task.task_id for task in waiting if task.held and _may(state, task)]:
         return Step(what="lift", task_ids=ready, reason=f"its ticket is in {state.status}")
     return None
 

@@ -82,9 +82,7 @@ def _transitioned(card: Card, payload: Mapping[str, Any]) -> Card:
 
 
 def _blocked(card: Card, payload: Mapping[str, Any]) -> Card:
-    return replace(
-        card, is_blocked=True, blocked_class=payload["blocked_class"], blocked_reason=payload["reason"]
-    )
+    return replace(card, is_blocked=True, blocked_class=payload["blocked_class"], blocked_reason=payload["reason"])
 
 
 def _unblocked(card: Card, _payload: Mapping[str, Any]) -> Card:

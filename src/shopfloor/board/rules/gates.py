@@ -84,11 +84,11 @@ class Finding:
 
 def judge(gates: Iterable[Mapping[str, Any]], facts: Facts) -> list[Finding]:
     """The gates that do not hold, each with what is missing."""
-    found = []
-    for gate in gates:
-        if missing := JUDGES[gate["kind"]](gate, facts):
-            found.append(Finding(gate=name_of(gate), kind=gate["kind"], missing=missing))
-    return found
+    return [
+        Finding(gate=name_of(gate), kind=gate["kind"], missing=missing)
+        for gate in gates
+        if (missing := JUDGES[gate["kind"]](gate, facts))
+    ]
 
 
 def _text(what: str, text: str, gate: Mapping[str, Any]) -> str:

@@ -16,8 +16,50 @@ MOST_TEXT = 600
 """Characters of a description that are looked at."""
 WORD = re.compile(r"[^\W_]+")
 STOP = frozenset(
-    "a an and are as at be by can do does for from has have if in into is it its of on or our should so that the their then there "
-    "this to was we when where which will with please".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "can",
+        "do",
+        "does",
+        "for",
+        "from",
+        "has",
+        "have",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "our",
+        "should",
+        "so",
+        "that",
+        "the",
+        "their",
+        "then",
+        "there",
+        "this",
+        "to",
+        "was",
+        "we",
+        "when",
+        "where",
+        "which",
+        "will",
+        "with",
+        "please",
+    ]
 )
 """Words that say nothing of what a ticket is about."""
 ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ers", "ed", "es", "er", "s")

@@ -7,6 +7,7 @@ from shopfloor.board import queries, service
 from shopfloor.board.models import Ticket
 from shopfloor.board.rules import BlockedClass, Column, How
 from shopfloor.board.rules.flow import CriterionSeen, State, Step, TaskSeen, next_step
+from shopfloor.board.service import BOARD
 from shopfloor.board.steps.move import MoveRefused, move
 from shopfloor.board.steps.offer import offer
 from shopfloor.evidence import queries as evidence
@@ -19,9 +20,6 @@ from shopfloor.tasks import service as tasks
 from shopfloor.tasks.models import Task
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.react import fenced
-
-BOARD = "board"
-"""By whom a ticket moves that moves by itself."""
 
 
 async def advance(tools: Tools, ticket_id: str) -> bool:
@@ -109,9 +107,8 @@ def _seen(task: Task) -> TaskSeen:
 
 
 async def _hold(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
-    del tools, project
-    held = step.what == "hold"
-    await tasks.hold(session, ticket.ticket_id, phase=None, held=held, why=step.reason, only=step.task_ids)
+    del tools, project, step
+    await service.hold_right(session, ticket)
 
 
 async def _make(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
@@ -125,14 +122,14 @@ async def _mend(tools: Tools, session: Session, project: Project, ticket: Ticket
     """The task of a ticket that came back: what failed, and to mend it."""
     del step
     criteria = await evidence.criteria(session, ticket.ticket_id)
-    told = f"The work so far does not hold:\n{fenced(ticket.reason[:4000])}\nGo on from what is there, and mend the cause."
+    told = (
+        f"The work so far does not hold:\n{fenced(ticket.reason[:4000])}\nGo on from what is there, and mend the cause."
+    )
     text = f"{told}\n\n{_told(ticket, [one.text for one in criteria])}"
     await _create(tools, session, project, ticket, f"Mend: {ticket.title}", text)
 
 
-async def _create(
-    tools: Tools, session: Session, project: Project, ticket: Ticket, title: str, text: str
-) -> Task:
+async def _create(tools: Tools, session: Session, project: Project, ticket: Ticket, title: str, text: str) -> Task:
     return await tasks.create(
         session,
         project_id=project.project_id,

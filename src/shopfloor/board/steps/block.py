@@ -6,7 +6,8 @@ from shopfloor.board import queries, rules, service
 from shopfloor.board.models import Ticket
 from shopfloor.board.rules import BlockedClass
 from shopfloor.board.rules.flow import State
-from shopfloor.board.steps.advance import BOARD, state_of
+from shopfloor.board.service import BOARD
+from shopfloor.board.steps.advance import state_of
 from shopfloor.kit.db import Session
 from shopfloor.projects.models import Project
 from shopfloor.tasks import service as tasks

@@ -55,11 +55,9 @@ def summary(context: dict[str, Any]) -> str:
     """The context in a few lines."""
     done = [task for task in context["tasks"] if task["status"] == "completed"]
     proven = [one for one in context["criteria"] if one["verdict"] == "passed"]
-    lines = [
-        f"{context['title']} is in {context['status']}.",
-        f"{len(done)} of {len(context['tasks'])} tasks are completed, "
-        f"{len(proven)} of {len(context['criteria'])} criteria are proven.",
-    ]
+    worked = f"{len(done)} of {len(context['tasks'])} tasks are completed"
+    shown = f"{len(proven)} of {len(context['criteria'])} criteria are proven"
+    lines = [f"{context['title']} is in {context['status']}.", f"{worked}, {shown}."]
     if context["moves"]:
         lines.append(f"Last move: to {context['moves'][-1]['after']}, {context['moves'][-1]['reason']}")
     lines += [f"{task['title']}: {task['summary']}" for task in done if task["summary"]]

@@ -39,7 +39,7 @@ class Seen:
 async def look(tools: Tools, project: Project, ticket: Ticket) -> Seen:
     """Read what the gates of the ticket's column want of its head: file names, their texts, what was changed."""
     gates = law.gates_of(project.gates, ticket.status)
-    ends = {"head_commit": ticket.head_commit, "base_commit": ticket.base_commit}
+    ends: dict[str, Any] = {"head_commit": ticket.head_commit, "base_commit": ticket.base_commit}
     if ticket.head_commit is None or not law.wants_commit(gates):
         return Seen(**ends)
     try:
@@ -50,7 +50,7 @@ async def look(tools: Tools, project: Project, ticket: Ticket) -> Seen:
 
 
 async def _look(
-    tools: Tools, project: Project, ticket: Ticket, gates: list[dict[str, Any]], ends: dict[str, str | None]
+    tools: Tools, project: Project, ticket: Ticket, gates: list[dict[str, Any]], ends: dict[str, Any]
 ) -> Seen:
     head = ticket.head_commit or ""
     place = tools.repositories.place(project.repository_url)

@@ -73,7 +73,9 @@ async def shown_cards(session: Session, tickets: Sequence[Ticket]) -> dict[str, 
     """Cards with what no event tells: costs and times."""
     cards = await queries.cards(session, tickets)
     costs = await tasks.costs(session, list(cards))
-    return {ticket.ticket_id: _shown(ticket, cards[ticket.ticket_id], costs.get(ticket.ticket_id)) for ticket in tickets}
+    return {
+        ticket.ticket_id: _shown(ticket, cards[ticket.ticket_id], costs.get(ticket.ticket_id)) for ticket in tickets
+    }
 
 
 def _shown(ticket: Ticket, card: Card, cost: float | None) -> dict[str, Any]:

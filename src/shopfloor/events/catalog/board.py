@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import msgspec
+
 from shopfloor.events.catalog.base import Event
 
 
@@ -89,7 +91,7 @@ class TicketHeadMoved(TicketEvent, frozen=True, kw_only=True):
     after: str
     why: str
     branch: str | None = None
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     """Criterion -> hash of its check and verdict, of what was found on the new head when it was seen before."""
 
 
