@@ -4,11 +4,16 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 
+from shopfloor.board.jobs import Mover
+from shopfloor.board.steps.integrate import integrate
+from shopfloor.board.steps.merge_queue import keep_merging
+from shopfloor.board.steps.union import keep_checking
 from shopfloor.evidence.jobs import Checks
 from shopfloor.evidence.steps import Bench
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
 from shopfloor.kit.engine import Engine
+from shopfloor.tasks.jobs import Dispatcher
 from shopfloor.workorders.jobs import Jobs
 from shopfloor.workorders.steps import Tools
 
@@ -25,6 +30,10 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
     await jobs.launch()
     await Checks(_bench(tools, engine), tools.hub, engine, background).launch()
     tools.engines.append(jobs)
+    Dispatcher(jobs.tools, jobs, background).launch()
+    Mover(jobs.tools, background, integrate).launch()
+    background.keep("union_check", lambda: keep_checking(jobs.tools))
+    background.keep("merge_queue", lambda: keep_merging(jobs.tools))
     logger.info("engine_started", engine_id=engine.id)
     try:
         yield engine

@@ -3,12 +3,15 @@
 from fastapi import APIRouter
 
 from shopfloor.agents import routes as agents
+from shopfloor.board import routes as board
 from shopfloor.events import routes as events
 from shopfloor.forges import routes as forges
 from shopfloor.gateway import routes as gateway
 from shopfloor.messages import routes as messages
 from shopfloor.projects import routes as projects
 from shopfloor.sandboxes import routes as sandboxes
+from shopfloor.tasks import result_routes as results
+from shopfloor.tasks import routes as tasks
 from shopfloor.workorders import pin_routes as pins
 from shopfloor.workorders import routes as workorders
 
@@ -23,5 +26,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     forges.hooks,
     agents.router,
     projects.router,
+    tasks.router,
+    results.router,
+    *board.ROUTERS,
     gateway.router,
 )

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from shopfloor.board.steps.integrate import integrate, offer
+from shopfloor.board.steps.integrate import integrate
+from shopfloor.board.steps.offer import offer
 from tests.board.grounds import Ground
 
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from shopfloor.board import queries, service
+from shopfloor.board import merge_queries, merge_service, queries
 from shopfloor.board.models import QueuedMerge
-from shopfloor.board.steps.integrate import integrate, offer
+from shopfloor.board.steps.integrate import integrate
 from shopfloor.board.steps.merge_queue import advance, notice_merges
+from shopfloor.board.steps.offer import offer
 from shopfloor.evidence.models import CheckRun
 from shopfloor.forges.steps import merge
 from shopfloor.projects.models import Project
@@ -21,7 +22,7 @@ async def queued(ground: Ground, ticket: str, files: dict[str, str]) -> None:
     await integrate(ground.tools, ticket, await ground.delivered(ticket, files))
     await offer(ground.tools, ticket)
     async with ground.database.transaction() as session:
-        await service.enqueue(session, await queries.locked(session, ticket))
+        await merge_service.enqueue(session, await queries.locked(session, ticket))
 
 
 async def with_check(ground: Ground) -> None:
@@ -88,7 +89,7 @@ async def test_what_clashes_with_the_base_is_refused_and_names_the_files(ground:
     ground.push_as_person("main", {"app.py": "print('by hand')\n"})
     await served(ground)
     async with ground.database.reading() as session:
-        row = await queries.queued(session, "tkt-1")
+        row = await merge_queries.queued(session, "tkt-1")
     assert row
     assert (row.state, "app.py" in row.reason) == ("refused", True)
     assert git("show", "main:app.py", cwd=ground.origin) == "print('by hand')"

@@ -128,6 +128,8 @@ class Profile(BaseModel):
     pipes: dict[int, str] = Field(default_factory=dict)
     """Port on the sandbox's loopback -> host `address:port`."""
     turn_timeout_seconds: float = Field(3600, gt=0)
+    max_running: int | None = Field(None, ge=1)
+    """Tasks that it may work on at once."""
     max_turns: int | None = Field(None, ge=1)
     max_budget_usd: float | None = Field(None, gt=0)
     permission_mode: Literal["bypassPermissions", "acceptEdits", "default", "plan", "dontAsk"] = "bypassPermissions"

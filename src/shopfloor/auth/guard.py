@@ -21,6 +21,10 @@ _DOOR = {
     "POST": re.compile(rf"/api/v1/sandboxes/({SANDBOX_ID})/(?:events|results|messages/{_NAME}/receipts)"),
     "PUT": re.compile(rf"/api/v1/sandboxes/({SANDBOX_ID})/artifacts/{_NAME}"),
 }
+_TASKS = re.compile(
+    rf"/api/v1/(?:sandbox(?:es)?/task/{_NAME}/results|results/{_NAME}|tasks/{_NAME}/register-conversation)"
+)
+"""What a sandbox may say of the task that it works on; whose that is, the route looks up."""
 _MODELS = re.compile(r"/models/[A-Za-z0-9_-]{1,60}/.+")
 _KEYS = ("x-api-key", "x-goog-api-key")
 """Where programs that talk to models put their key; here it is the sandbox's token."""
@@ -85,6 +89,14 @@ async def sandbox_or_person(connection: HTTPConnection, sandbox_id: str) -> Call
     return await person(connection)
 
 
+async def task_caller(connection: HTTPConnection) -> Caller:
+    """Let any sandbox in by its token, or a person; the route asks whether the task is the sandbox's."""
+    token = _bearer(connection)
+    if at_sandbox_door(connection.scope) or (token is not None and token.startswith(f"{PREFIX}_")):
+        return Caller(*await _granted(connection.app, token))
+    return await person(connection)
+
+
 async def model_caller(connection: HTTPConnection) -> Caller:
     """Let a sandbox in, by its own door, that shows its token as the key of a model."""
     if not at_sandbox_door(connection.scope):
@@ -132,6 +144,9 @@ class SandboxDoor:
         app = scope.get("app") or self.app
         if scope["type"] == "http" and _MODELS.fullmatch(scope["path"]):
             await _granted(app, model_key(HTTPConnection(scope)))
+            return
+        if scope["type"] == "http" and scope["method"] == "POST" and _TASKS.fullmatch(scope["path"]):
+            await _granted(app, _bearer(HTTPConnection(scope)))
             return
         allowed = _DOOR.get(scope["method"]) if scope["type"] == "http" else None
         match = allowed.fullmatch(scope["path"]) if allowed else None

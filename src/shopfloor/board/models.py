@@ -14,7 +14,7 @@ class Ticket(Base):
 
     __tablename__ = "tickets"
     __table_args__ = (
-        sa.Index("ix_tickets_board", "project_id", "status", "rank"),
+        sa.Index("ix_tickets_board", "project_id", "archived_at", "status", "rank", "ticket_id"),
         sa.Index("ix_tickets_approval", "approval", "approval_deadline"),
     )
 
@@ -38,6 +38,8 @@ class Ticket(Base):
     is_blocked: Mapped[bool] = mapped_column(default=False)
     blocked_class: Mapped[str | None] = mapped_column(sa.String(40))
     blocked_reason: Mapped[str] = mapped_column(sa.Text, default="")
+    blocked_who: Mapped[str | None] = mapped_column(sa.String(200))
+    """Who said so: what the board found goes away by itself, what a person said does not."""
     blocked_at: Mapped[datetime | None]
     approval: Mapped[str] = mapped_column(sa.String(20))
     approval_deadline: Mapped[datetime | None]

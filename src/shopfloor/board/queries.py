@@ -1,19 +1,32 @@
 """Reads of the board."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from shopfloor.board.models import QueuedMerge, Ticket
-from shopfloor.board.rules.merging import QUEUED
-from shopfloor.evidence import rules as evidence
-from shopfloor.evidence.models import Criterion
-from shopfloor.forges.models import Change
-from shopfloor.kit.db import Session
-from shopfloor.kit.errors import NotFound
+from shopfloor.board.models import Ticket, TicketDependency, TicketMove
+from shopfloor.board.rules import ORDER, Approval, Column, How
+from shopfloor.board.rules.fold import Card, Proof
+from shopfloor.evidence import queries as evidence
+from shopfloor.evidence import rules as evidence_rules
+from shopfloor.evidence.models import Criterion, Evidence
+from shopfloor.kit import paging
+from shopfloor.kit.db import Session, db_time
+from shopfloor.kit.errors import Malformed, NotFound
+from shopfloor.projects.models import Project
 from shopfloor.tasks.models import Task
 from shopfloor.workorders.models import WorkOrder
+
+SORTS = {
+    "created_at": Ticket.created_at,
+    "updated_at": Ticket.updated_at,
+    "progressed_at": Ticket.progressed_at,
+    "rank": Ticket.rank,
+    "title": Ticket.title,
+}
 
 
 class TicketNotFound(NotFound):
@@ -22,78 +35,346 @@ class TicketNotFound(NotFound):
     hint = "GET /api/v1/tickets lists them."
 
 
+class UnknownSort(Malformed):
+    """The list cannot be sorted by that."""
+
+    hint = f"Sort by one of {', '.join(SORTS)}; with - before it, descending."
+
+
+async def moment(session: Session) -> datetime:
+    """The database's time."""
+    return (await session.execute(sa.select(db_time()))).scalar_one()
+
+
 async def get(session: Session, ticket_id: str) -> Ticket:
     """The ticket; raises TicketNotFound."""
-    if (found := await session.get(Ticket, ticket_id)) is None:
-        raise TicketNotFound(f"there is no ticket {ticket_id[:40]!r}")
-    return found
+    if (ticket := await session.get(Ticket, ticket_id)) is None:
+        raise TicketNotFound(f"there is no ticket {ticket_id[:60]!r}")
+    return ticket
 
 
 async def locked(session: Session, ticket_id: str) -> Ticket:
-    """The ticket, for writing; raises TicketNotFound."""
-    if (found := await session.get(Ticket, ticket_id, with_for_update=True, populate_existing=True)) is None:
-        raise TicketNotFound(f"there is no ticket {ticket_id[:40]!r}")
+    """The ticket, which nobody else changes before this transaction ends; raises TicketNotFound."""
+    ticket = await session.get(Ticket, ticket_id, with_for_update=True, populate_existing=True)
+    if ticket is None:
+        raise TicketNotFound(f"there is no ticket {ticket_id[:60]!r}")
+    return ticket
+
+
+async def locked_with_project(session: Session, ticket_id: str) -> tuple[Project, Ticket]:
+    """A ticket and its project, both locked in that order: nobody else fills a column meanwhile. Raises TicketNotFound."""
+    project_id = (await get(session, ticket_id)).project_id
+    project = await lock_project(session, project_id)
+    return project, await locked(session, ticket_id)
+
+
+async def lock_project(session: Session, project_id: str) -> Project:
+    """The project; whoever else locks it waits. Rows that only refer to it may be written meanwhile."""
+    query = sa.select(Project).where(Project.project_id == project_id).with_for_update(key_share=True)
+    return (await session.scalars(query, execution_options={"populate_existing": True})).one()
+
+
+async def waits(session: Session, project_id: str) -> dict[str, set[str]]:
+    """Which tickets of a project wait for which."""
+    query = (
+        sa.select(TicketDependency.ticket_id, TicketDependency.blocked_by)
+        .join(Ticket, Ticket.ticket_id == TicketDependency.ticket_id)
+        .where(Ticket.project_id == project_id)
+    )
+    found: dict[str, set[str]] = defaultdict(set)
+    for ticket_id, other in await session.execute(query):
+        found[ticket_id].add(other)
     return found
 
 
-async def live(session: Session, project_id: str) -> Sequence[Ticket]:
-    """The project's tickets whose branches are not merged yet."""
-    mine = (Ticket.project_id == project_id, Ticket.head_commit.is_not(None))
-    open_ = (Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
-    return (await session.scalars(sa.select(Ticket).where(*mine, *open_).order_by(Ticket.ticket_id))).all()
+async def existing(session: Session, project_id: str, ticket_ids: Collection[str]) -> set[str]:
+    """Those of the tickets that the project has."""
+    query = sa.select(Ticket.ticket_id).where(Ticket.project_id == project_id, Ticket.ticket_id.in_(ticket_ids))
+    return set(await session.scalars(query))
 
 
-async def projects_alive(session: Session) -> Sequence[str]:
-    """Projects that have a live branch."""
-    alive = (Ticket.head_commit.is_not(None), Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
-    return (await session.scalars(sa.select(Ticket.project_id).where(*alive).distinct())).all()
+async def blocked_by(session: Session, ticket_id: str) -> list[tuple[str, str]]:
+    """What a ticket waits for: ticket and its column."""
+    query = (
+        sa.select(Ticket.ticket_id, Ticket.status)
+        .join(TicketDependency, TicketDependency.blocked_by == Ticket.ticket_id)
+        .where(TicketDependency.ticket_id == ticket_id)
+        .order_by(Ticket.ticket_id)
+    )
+    return [(row[0], row[1]) for row in await session.execute(query)]
 
 
-async def queue(session: Session, project_id: str) -> Sequence[QueuedMerge]:
-    """What waits or is at work in a project's merge queue, first come first."""
-    mine = (QueuedMerge.project_id == project_id, QueuedMerge.state.in_(QUEUED))
-    return (await session.scalars(sa.select(QueuedMerge).where(*mine).order_by(QueuedMerge.id))).all()
+async def waited_for(session: Session, ticket_id: str) -> list[str]:
+    """The tickets of another's dependencies that are not done yet, archived ones aside."""
+    query = (
+        sa.select(Ticket.ticket_id)
+        .join(TicketDependency, TicketDependency.blocked_by == Ticket.ticket_id)
+        .where(TicketDependency.ticket_id == ticket_id, Ticket.status != Column.DONE, Ticket.archived_at.is_(None))
+        .order_by(Ticket.ticket_id)
+    )
+    return list(await session.scalars(query))
 
 
-async def queues(session: Session) -> Sequence[str]:
-    """Projects whose merge queue is not empty."""
-    query = sa.select(QueuedMerge.project_id).where(QueuedMerge.state.in_(QUEUED)).distinct()
+async def count_in(session: Session, project_id: str, column: str) -> int:
+    """How many tickets stand in a column."""
+    query = sa.select(sa.func.count()).where(
+        Ticket.project_id == project_id, Ticket.archived_at.is_(None), Ticket.status == column
+    )
+    return await session.scalar(query) or 0
+
+
+async def counts(session: Session, project_id: str | None) -> dict[str, int]:
+    """How many tickets stand in each column, of a project or of all."""
+    query = sa.select(Ticket.status, sa.func.count()).where(Ticket.archived_at.is_(None)).group_by(Ticket.status)
+    if project_id:
+        query = query.where(Ticket.project_id == project_id)
+    found = {row[0]: row[1] for row in await session.execute(query)}
+    return {column: found.get(column, 0) for column in ORDER}
+
+
+async def crowded(session: Session, project_id: str | None) -> list[tuple[Project, str, int]]:
+    """Project, column and number of tickets, wherever there are any."""
+    counted = (
+        sa.select(Ticket.project_id, Ticket.status, sa.func.count().label("number"))
+        .where(Ticket.archived_at.is_(None))
+        .group_by(Ticket.project_id, Ticket.status)
+    )
+    if project_id:
+        counted = counted.where(Ticket.project_id == project_id)
+    rows = counted.subquery()
+    query = sa.select(Project, rows.c.status, rows.c.number).join(rows, rows.c.project_id == Project.project_id)
+    found = await session.execute(query.order_by(Project.project_id, rows.c.status))
+    return [(row[0], row[1], row[2]) for row in found]
+
+
+EMPTY: dict[str, Any] = {"count": 0, "blocked": 0, "pending_review": 0, "longest_seconds": 0.0}
+
+
+async def statistics(session: Session, project_id: str | None) -> dict[str, dict[str, Any]]:
+    """Column -> what it holds, and since when the ticket that stood still longest did."""
+    here = await moment(session)
+    query = (
+        sa.select(
+            Ticket.status,
+            sa.func.count(),
+            sa.func.count().filter(Ticket.is_blocked),
+            sa.func.count().filter(Ticket.approval == Approval.PENDING_REVIEW),
+            sa.func.min(Ticket.progressed_at),
+        )
+        .where(Ticket.archived_at.is_(None))
+        .group_by(Ticket.status)
+    )
+    if project_id:
+        query = query.where(Ticket.project_id == project_id)
+    return {
+        status: {
+            "count": count,
+            "blocked": blocked,
+            "pending_review": pending,
+            "longest_seconds": max(0.0, (here - oldest).total_seconds()),
+        }
+        for status, count, blocked, pending, oldest in await session.execute(query)
+    }
+
+
+def filtered(
+    *,
+    project_id: str | None = None,
+    status: str | None = None,
+    priority: str | None = None,
+    owner: str | None = None,
+    approval: str | None = None,
+    blocked: bool | None = None,
+    spec_id: str | None = None,
+    q: str = "",
+    archived: bool = False,
+) -> sa.Select[Any]:
+    """Tickets by what they must be."""
+    query = sa.select(Ticket)
+    wanted = {
+        Ticket.project_id: project_id,
+        Ticket.status: status,
+        Ticket.priority: priority,
+        Ticket.owner: owner,
+        Ticket.approval: approval,
+        Ticket.is_blocked: blocked,
+        Ticket.spec_id: spec_id,
+    }
+    query = query.where(*(column == value for column, value in wanted.items() if value is not None))
+    query = query.where(Ticket.archived_at.is_not(None) if archived else Ticket.archived_at.is_(None))
+    for word in q.split()[:10]:
+        text = (Ticket.title, Ticket.description, Ticket.ticket_id)
+        query = query.where(sa.or_(*(column.icontains(word, autoescape=True) for column in text)))
+    return query
+
+
+async def listing(
+    session: Session, query: sa.Select[Any], *, sort: str, cursor: str | None, limit: int
+) -> tuple[Sequence[Ticket], str | None, int]:
+    """A page of tickets, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor."""
+    if (by := SORTS.get(sort.removeprefix("-"))) is None:
+        raise UnknownSort(f"tickets cannot be sorted by {sort[:40]!r}")
+    total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
+    paged = paging.after(
+        query, by=by, id_=Ticket.ticket_id, descending=sort.startswith("-"), cursor=cursor, limit=limit
+    )
+    rows, following = paging.page((await session.scalars(paged)).all(), by=by, id_=Ticket.ticket_id, limit=limit)
+    return rows, following, total or 0
+
+
+async def moves(session: Session, ticket_id: str, *, limit: int = 1000) -> Sequence[TicketMove]:
+    """A ticket's way over the board, oldest first."""
+    query = sa.select(TicketMove).where(TicketMove.ticket_id == ticket_id).order_by(TicketMove.id).limit(limit)
     return (await session.scalars(query)).all()
 
 
-async def left_queue(session: Session, project_id: str, most: int = 20) -> Sequence[QueuedMerge]:
-    """Those who left the queue last."""
-    mine = (QueuedMerge.project_id == project_id, QueuedMerge.state.not_in(QUEUED))
-    return (
-        await session.scalars(sa.select(QueuedMerge).where(*mine).order_by(QueuedMerge.id.desc()).limit(most))
-    ).all()
+async def newest_move(session: Session, ticket_id: str) -> TicketMove | None:
+    """How a ticket came where it stands; None: it was made there."""
+    query = sa.select(TicketMove).where(TicketMove.ticket_id == ticket_id).order_by(TicketMove.id.desc()).limit(1)
+    return await session.scalar(query)
 
 
-async def queued(session: Session, ticket_id: str) -> QueuedMerge | None:
-    """The ticket's place in the merge queue, or how it left it last."""
-    mine = sa.select(QueuedMerge).where(QueuedMerge.ticket_id == ticket_id).order_by(QueuedMerge.id.desc()).limit(1)
-    return await session.scalar(mine)
+async def returns(session: Session, ticket_id: str) -> int:
+    """How often a ticket went back by itself since a person last moved it."""
+    mine = TicketMove.ticket_id == ticket_id
+    by_person = sa.select(sa.func.coalesce(sa.func.max(TicketMove.id), 0)).where(
+        mine, TicketMove.moved_by.like("person:%")
+    )
+    query = sa.select(sa.func.count()).where(
+        mine, TicketMove.how.in_([How.FAILED, How.REOPENED]), TicketMove.id > by_person.scalar_subquery()
+    )
+    return await session.scalar(query) or 0
 
 
-async def work_of(session: Session, task_id: str) -> WorkOrder | None:
-    """The delivered work order of a task, if it has one."""
-    mine = sa.select(WorkOrder).join(Task, Task.work_order_id == WorkOrder.agent_work_order_id)
-    return await session.scalar(mine.where(Task.task_id == task_id, WorkOrder.head_commit.is_not(None)))
+async def progress(session: Session, ticket: Ticket, own: Sequence[Task]) -> datetime:
+    """When a ticket last got further: it moved, its branch did, a task of it began or was completed, something was proven."""
+    proven = (
+        sa.select(sa.func.max(Evidence.created_at))
+        .join(Criterion, Criterion.criterion_id == Evidence.criterion_id)
+        .where(Criterion.subject_id == ticket.ticket_id)
+    )
+    times = [ticket.progressed_at, await session.scalar(proven)]
+    times += [task.started_at for task in own]
+    times += [task.ended_at for task in own if task.status == "completed"]
+    return max(moment for moment in times if moment is not None)
 
 
-async def merged_elsewhere(session: Session) -> list[tuple[Ticket, str]]:
-    """Tickets whose change is merged and who do not know it, with the commit."""
-    query = sa.select(Ticket, Change.merge_commit).join(Change, Change.change_id == Ticket.change_id)
-    mine = query.where(Ticket.merge_commit.is_(None), Change.merge_commit.is_not(None))
-    return [(ticket, str(commit)) for ticket, commit in (await session.execute(mine)).all()]
+async def pending_by(session: Session) -> list[tuple[str, str | None, int]]:
+    """How many tickets wait for approval: project, owner, number."""
+    query = (
+        sa.select(Ticket.project_id, Ticket.owner, sa.func.count())
+        .where(Ticket.approval == Approval.PENDING_REVIEW, Ticket.archived_at.is_(None))
+        .group_by(Ticket.project_id, Ticket.owner)
+        .order_by(Ticket.project_id, Ticket.owner)
+    )
+    return [(row[0], row[1], row[2]) for row in await session.execute(query)]
 
 
-async def automatic(session: Session, ticket_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The checks of these tickets' criteria that need nobody to look."""
-    query = sa.select(Criterion).where(Criterion.subject_id.in_(ticket_ids), Criterion.retired_at.is_(None))
-    found = (await session.scalars(query.order_by(Criterion.subject_id, Criterion.position))).all()
-    return [
-        {"criterion_id": one.criterion_id, "check": one.check, "text": one.text}
-        for one in found
-        if evidence.automatic(one.check)
-    ]
+async def tasks_of(session: Session, ticket_ids: Sequence[str]) -> dict[str, dict[str, tuple[str, str]]]:
+    """Ticket -> task -> its column and status."""
+    query = sa.select(Task.ticket_id, Task.task_id, Task.phase, Task.status).where(Task.ticket_id.in_(ticket_ids))
+    found: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
+    for ticket_id, task_id, phase, status in await session.execute(query):
+        found[str(ticket_id)][task_id] = (phase, status)
+    return found
+
+
+async def proofs(session: Session, heads: Mapping[str, str | None]) -> dict[str, dict[str, Proof]]:
+    """Ticket -> criterion -> what was last found of it on the ticket's head."""
+    found: dict[str, dict[str, Proof]] = defaultdict(dict)
+    for ticket_id, standings in (await evidence.standings(session, heads)).items():
+        for one in standings:
+            criterion, seen = one.criterion, one.evidence
+            here = seen if seen and seen.commit == heads[ticket_id] else None
+            found[ticket_id][criterion.criterion_id] = Proof(
+                wanted=evidence_rules.check_hash(criterion.check, criterion.text),
+                found=here.check_hash if here else "",
+                verdict=str(here.verdict) if here else "",
+            )
+    return found
+
+
+async def column_page(
+    session: Session, project_id: str | None, column: str, *, cursor: str | None, limit: int
+) -> tuple[Sequence[Ticket], str | None]:
+    """A page of a column, in its order; what is done, newest first."""
+    query = sa.select(Ticket).where(Ticket.archived_at.is_(None), Ticket.status == column)
+    if project_id:
+        query = query.where(Ticket.project_id == project_id)
+    paged = paging.after(query, by=Ticket.rank, id_=Ticket.ticket_id, descending=False, cursor=cursor, limit=limit)
+    return paging.page((await session.scalars(paged)).all(), by=Ticket.rank, id_=Ticket.ticket_id, limit=limit)
+
+
+async def stirring(session: Session, *, backlog: int) -> list[str]:
+    """Tickets that may have somewhere to go: those of working columns, and the first of each autonomous project's backlog."""
+    live = (Ticket.archived_at.is_(None), Ticket.project_id == Project.project_id)
+    working = sa.select(Ticket.ticket_id).where(*live, Ticket.status.not_in([Column.BACKLOG, Column.DONE]))
+    place = sa.func.row_number().over(partition_by=Ticket.project_id, order_by=(Ticket.rank, Ticket.ticket_id))
+    waiting = (
+        sa.select(Ticket.ticket_id, place.label("place"))
+        .where(*live, Ticket.status == Column.BACKLOG, Project.autonomy, Ticket.is_blocked.is_(False))
+        .where(Ticket.approval.in_([Approval.NOT_REQUIRED, Approval.APPROVED]))
+        .subquery()
+    )
+    first = sa.select(waiting.c.ticket_id).where(waiting.c.place <= backlog)
+    return list(await session.scalars(working)) + list(await session.scalars(first))
+
+
+async def overdue(session: Session, seconds: float) -> Sequence[Ticket]:
+    """Tickets in working columns that did not get further for so many seconds, and are not blocked yet."""
+    query = sa.select(Ticket).where(
+        Ticket.archived_at.is_(None),
+        Ticket.is_blocked.is_(False),
+        Ticket.status.not_in([Column.BACKLOG, Column.DONE]),
+        Ticket.progressed_at <= db_time(-seconds),
+    )
+    return (await session.scalars(query.order_by(Ticket.progressed_at).limit(200))).all()
+
+
+async def cards(session: Session, tickets: Sequence[Ticket]) -> dict[str, Card]:
+    """The tickets as the board shows them, in a number of statements that does not grow."""
+    ticket_ids = [ticket.ticket_id for ticket in tickets]
+    tasks = await tasks_of(session, ticket_ids)
+    proven = await proofs(session, {ticket.ticket_id: ticket.head_commit for ticket in tickets})
+    plain = [name for name in Card.__dataclass_fields__ if name not in {"tasks", "criteria", "conflicts_with"}]
+    return {
+        ticket.ticket_id: Card(
+            **{name: getattr(ticket, name) for name in plain},
+            conflicts_with=tuple(str(one["with"]) for one in ticket.conflicts),
+            tasks=tasks.get(ticket.ticket_id, {}),
+            criteria=proven.get(ticket.ticket_id, {}),
+        )
+        for ticket in tickets
+    }
+
+
+async def deliveries(session: Session, ticket_id: str) -> list[tuple[str, str]]:
+    """The completed tasks of a ticket whose orders handed out commits, oldest first: task and head."""
+    query = (
+        sa.select(Task.task_id, WorkOrder.head_commit)
+        .join(WorkOrder, WorkOrder.agent_work_order_id == Task.work_order_id)
+        .where(Task.ticket_id == ticket_id, Task.status == "completed", WorkOrder.head_commit.is_not(None))
+        .order_by(Task.ended_at, Task.task_id)
+    )
+    return [(row[0], str(row[1])) for row in await session.execute(query)]
+
+
+async def neighbours(session: Session, ticket_id: str, left: str | None, *, limit: int = 20) -> list[str]:
+    """Tickets that may move because this one did: the first of the column before the one it left (None: any), and those that wait for it."""
+    ticket = await get(session, ticket_id)
+    query = sa.select(Ticket.ticket_id).where(Ticket.project_id == ticket.project_id, Ticket.archived_at.is_(None))
+    if left is not None:
+        query = query.where(Ticket.status == ORDER[max(0, ORDER.index(Column(left)) - 1)])
+    else:
+        query = query.where(Ticket.status != Column.DONE)
+    near = list(await session.scalars(query.order_by(Ticket.rank, Ticket.ticket_id).limit(limit)))
+    waiting = sa.select(TicketDependency.ticket_id).where(TicketDependency.blocked_by == ticket_id)
+    return [*near, *await session.scalars(waiting)]
+
+
+async def review_due(session: Session) -> bool:
+    """Whether a review's time is up."""
+    query = sa.select(Ticket.ticket_id).where(
+        Ticket.approval == Approval.PENDING_REVIEW, Ticket.approval_deadline <= db_time()
+    )
+    return await session.scalar(query.limit(1)) is not None

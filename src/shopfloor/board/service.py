@@ -1,17 +1,266 @@
-"""The board's tickets: the branch they gather on, and their merge. Sole writer of its tables."""
+"""Tickets: created, changed, moved, decided about, blocked, archived. Sole writer of the board's tables."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
-from shopfloor.board import queries
-from shopfloor.board.models import QueuedMerge, Ticket
-from shopfloor.board.rules.merging import MERGE, QUEUED, MergeState
+import sqlalchemy as sa
+
+from shopfloor.board import queries, rules
+from shopfloor.board.models import Ticket, TicketDependency, TicketMove
+from shopfloor.board.rules import APPROVAL, MAY_COST, MOVES, Approval, BlockedClass, Column, How, flow
 from shopfloor.events import log as events
-from shopfloor.events.catalog.board import MergeQueueChanged, TicketChanged, TicketHeadMoved, UnionChecked
-from shopfloor.kit import log
+from shopfloor.events.catalog.board import (
+    TicketApprovalChanged,
+    TicketArchived,
+    TicketBlocked,
+    TicketChanged,
+    TicketCreated,
+    TicketHeadMoved,
+    TicketTransitioned,
+    TicketUnblocked,
+    UnionChecked,
+)
+from shopfloor.kit import ids, log
 from shopfloor.kit.db import Session, db_time
+from shopfloor.kit.errors import Conflict, Malformed
+from shopfloor.projects.models import Project
+from shopfloor.tasks import queries as task_queries
+from shopfloor.tasks import rules as task_rules
+from shopfloor.tasks import service as tasks
 
 logger = log.get(__name__)
+
+BOARD = "board"
+"""Who does what happens by itself."""
+
+
+class TicketArchivedAlready(Conflict):
+    """The ticket was archived."""
+
+    hint = "Make a new ticket; what was archived is history."
+
+
+class TicketWaitsForItself(Conflict):
+    """The ticket would wait for itself."""
+
+    hint = "Leave out the tickets that 'circle' names."
+
+
+class StrangeTicket(Malformed):
+    """A ticket can only wait for tickets of its own project."""
+
+
+async def create(
+    session: Session, project: Project, *, by: str, approval_seconds: float | None, **columns: Any
+) -> Ticket:
+    """Make a ticket in the backlog. `approval_seconds`: how long a person has to approve it; None: nobody must."""
+    now = await queries.moment(session)
+    approval = Approval.NOT_REQUIRED if approval_seconds is None else Approval.PENDING_REVIEW
+    ticket = Ticket(
+        ticket_id=ids.new("tkt"),
+        project_id=project.project_id,
+        status=Column.BACKLOG,
+        approval=approval,
+        approval_deadline=cast("Any", None if approval_seconds is None else db_time(approval_seconds)),
+        reason=f"created by {by}",
+        **{"rank": rules.rank(columns["priority"], now.timestamp())} | columns,
+    )
+    session.add(ticket)
+    await _kept(session, ticket)
+    shown = {name: getattr(ticket, name) for name in TicketCreated.__struct_fields__}
+    await events.append(session, TicketCreated(**shown))
+    logger.info("ticket_created", ticket_id=ticket.ticket_id, project_id=ticket.project_id, approval=approval)
+    return ticket
+
+
+async def change(session: Session, ticket: Ticket, **columns: Any) -> None:
+    """Set what differs, and tell it."""
+    changed = {name: value for name, value in columns.items() if getattr(ticket, name) != value}
+    if not changed:
+        return
+    if "priority" in changed and "rank" not in changed:
+        changed["rank"] = rules.rank(changed["priority"], ticket.created_at.timestamp())
+    for name, value in changed.items():
+        setattr(ticket, name, value)
+    await _kept(session, ticket)
+    plain = {name: value for name, value in changed.items() if isinstance(value, str | int | float | bool | None)}
+    plain |= {name: str(plain[name])[:200] for name in ("description", "context_summary") if name in plain}
+    await events.append(session, TicketChanged(ticket_id=ticket.ticket_id, project_id=ticket.project_id, changes=plain))
+
+
+async def archive(session: Session, ticket: Ticket, *, reason: str) -> None:
+    """Take a ticket off the board; its history stays, its open tasks are cancelled. Raises TicketArchivedAlready."""
+    check_live(ticket)
+    for task in await task_queries.of_ticket(session, ticket.ticket_id):
+        if task.status in {"pending", "running"}:
+            await tasks.cancel(session, task.task_id, reason="its ticket was archived")
+    ticket.archived_at = cast("Any", db_time())
+    await _kept(session, ticket)
+    await events.append(
+        session, TicketArchived(ticket_id=ticket.ticket_id, project_id=ticket.project_id, reason=reason)
+    )
+
+
+def check_live(ticket: Ticket) -> None:
+    """Raises TicketArchivedAlready."""
+    if ticket.archived_at is not None:
+        raise TicketArchivedAlready(f"{ticket.ticket_id} was archived")
+
+
+async def record_move(
+    session: Session,
+    ticket: Ticket,
+    to: str,
+    *,
+    how: How,
+    by: str,
+    reason: str,
+    overridden: Sequence[Mapping[str, str]] = (),
+) -> None:
+    """Put a ticket into another column, with its history and fact. Only steps.move, which asks the gates, calls this."""
+    before = Column(ticket.status)
+    ticket.status = MOVES.step(before, Column(to))
+    ticket.previous_status, ticket.reason = before, reason
+    ticket.progressed_at = cast("Any", db_time())
+    ticket.done_at = cast("Any", db_time() if to == Column.DONE else None)
+    row = {"before": before, "after": to, "how": how, "moved_by": by, "reason": reason}
+    session.add(TicketMove(ticket_id=ticket.ticket_id, **row, overridden=list(overridden)))
+    await _kept(session, ticket)
+    passed = tuple(f"{gate['gate']}: {gate['missing']}" for gate in overridden)
+    fact = TicketTransitioned(ticket_id=ticket.ticket_id, project_id=ticket.project_id, **row, overridden=passed)
+    await events.append(session, fact)
+    await hold_right(session, ticket)
+    logger.info("ticket_transitioned", ticket_id=ticket.ticket_id, **row, overridden=len(overridden))
+
+
+async def decide(session: Session, ticket: Ticket, to: Approval, *, by: str, reason: str = "") -> None:
+    """Approve or reject a ticket, or let its time be up. Repeating what was decided changes nothing."""
+    before = Approval(ticket.approval)
+    if before == to:
+        return
+    ticket.approval = APPROVAL.step(before, to)
+    ticket.approval_by, ticket.approval_reason = by, reason
+    ticket.progressed_at = cast("Any", db_time())
+    await _kept(session, ticket)
+    fact = TicketApprovalChanged(
+        ticket_id=ticket.ticket_id,
+        project_id=ticket.project_id,
+        before=before,
+        after=to,
+        decided_by=by,
+        reason=reason,
+    )
+    await events.append(session, fact)
+    await hold_right(session, ticket)
+    logger.info("ticket_approval_changed", ticket_id=ticket.ticket_id, before=before, after=to, by=by)
+
+
+async def time_out(session: Session, *, limit: int = 100) -> list[str]:
+    """End the review of tickets whose deadline has passed; answers their ids."""
+    due = (
+        sa.select(Ticket)
+        .where(Ticket.approval == Approval.PENDING_REVIEW, Ticket.approval_deadline <= db_time())
+        .order_by(Ticket.approval_deadline)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    tickets = (await session.scalars(due)).all()
+    for ticket in tickets:
+        await decide(session, ticket, Approval.TIMED_OUT, by="deadline", reason="nobody decided in time")
+    return [ticket.ticket_id for ticket in tickets]
+
+
+def may_cost(ticket: Ticket) -> bool:
+    """Whether anything costly may be done for a ticket."""
+    return ticket.approval in MAY_COST
+
+
+async def block(session: Session, ticket: Ticket, kind: BlockedClass, *, reason: str, who: str) -> bool:
+    """Note what is in a ticket's way; answers whether that is news."""
+    if (ticket.is_blocked, ticket.blocked_class, ticket.blocked_reason) == (True, kind, reason):
+        return False
+    ticket.is_blocked, ticket.blocked_class, ticket.blocked_reason = True, kind, reason
+    ticket.blocked_who, ticket.blocked_at = who, cast("Any", db_time())
+    await _kept(session, ticket)
+    fact = TicketBlocked(ticket_id=ticket.ticket_id, project_id=ticket.project_id, blocked_class=kind, reason=reason)
+    await events.append(session, fact)
+    await hold_right(session, ticket)
+    logger.info("ticket_blocked", ticket_id=ticket.ticket_id, blocked_class=kind, reason=reason)
+    return True
+
+
+async def unblock(session: Session, ticket: Ticket, *, reason: str) -> bool:
+    """Nothing is in its way any more; answers whether that is news."""
+    if not ticket.is_blocked:
+        return False
+    ticket.is_blocked, ticket.blocked_class, ticket.blocked_reason = False, None, ""
+    ticket.blocked_who = ticket.blocked_at = None
+    ticket.progressed_at = cast("Any", db_time())
+    await _kept(session, ticket)
+    fact = TicketUnblocked(ticket_id=ticket.ticket_id, project_id=ticket.project_id, reason=reason)
+    await events.append(session, fact)
+    await hold_right(session, ticket)
+    logger.info("ticket_unblocked", ticket_id=ticket.ticket_id, reason=reason)
+    return True
+
+
+async def standing(session: Session, project_id: str, ticket_id: str, column: str) -> tuple[bool, str]:
+    """Whether a new task of a ticket must wait, and why. Raises TicketNotFound, StrangeTicket, TicketArchivedAlready."""
+    ticket = await queries.locked(session, ticket_id)
+    check_live(ticket)
+    if ticket.project_id != project_id:
+        raise StrangeTicket(f"{ticket_id} belongs to another project")
+    if may_cost(ticket) and not ticket.is_blocked and ticket.status == column:
+        return False, ""
+    return True, _why(ticket)
+
+
+async def hold_right(session: Session, ticket: Ticket) -> None:
+    """Hold the ticket's waiting tasks that may not start now, and let go the others, in the transaction that changed it."""
+    waiting = [task for task in await task_queries.of_ticket(session, ticket.ticket_id) if task.status == "pending"]
+    right: dict[bool, list[str]] = {True: [], False: []}
+    for task in waiting:
+        starts = flow.may_start(
+            may_cost=may_cost(ticket),
+            here=task.phase == ticket.status,
+            is_blocked=ticket.is_blocked,
+            blocked_at=ticket.blocked_at,
+            found=ticket.blocked_who == BOARD,
+            created_at=task.created_at,
+        )
+        if task.held == starts:
+            right[not starts].append(task.task_id)
+    for held, changed in right.items():
+        if changed:
+            why = _why(ticket) if held else f"its ticket is in {ticket.status}"
+            await tasks.hold(session, ticket.ticket_id, phase=None, held=held, why=why, only=changed)
+
+
+def _why(ticket: Ticket) -> str:
+    if not may_cost(ticket):
+        return f"its ticket is {ticket.approval}"
+    return (
+        f"its ticket is blocked: {ticket.blocked_class}" if ticket.is_blocked else f"its ticket is in {ticket.status}"
+    )
+
+
+async def set_blocked_by(session: Session, ticket: Ticket, others: Collection[str]) -> None:
+    """Replace what a ticket waits for, under its project's lock. Raises StrangeTicket, TicketWaitsForItself."""
+    wanted = set(others)
+    edges, strangers = (
+        await queries.waits(session, ticket.project_id),
+        wanted - await queries.existing(session, ticket.project_id, wanted),
+    )
+    if strangers:
+        raise StrangeTicket(f"no ticket of this project: {', '.join(sorted(strangers)[:5])}")
+    if circle := task_rules.circle(edges, ticket.ticket_id, wanted):
+        raise TicketWaitsForItself(f"a circle: {' waits for '.join(circle)}", circle=circle)
+    await session.execute(sa.delete(TicketDependency).where(TicketDependency.ticket_id == ticket.ticket_id))
+    session.add_all(TicketDependency(ticket_id=ticket.ticket_id, blocked_by=other) for other in sorted(wanted))
+    await session.flush()
+    named = ",".join(sorted(wanted))
+    fact = TicketChanged(ticket_id=ticket.ticket_id, project_id=ticket.project_id, changes={"blocked_by": named})
+    await events.append(session, fact)
 
 
 async def set_head(
@@ -19,97 +268,69 @@ async def set_head(
     ticket: Ticket,
     *,
     branch: str,
-    base_branch: str | None,
-    base_commit: str | None,
+    base_branch: str,
+    base_commit: str,
     head_commit: str,
     why: str,
-) -> None:
-    """Note where the ticket's branch stands now; what was proven on another commit is stale."""
+) -> bool:
+    """The ticket's branch stands at another commit: what was proven elsewhere is stale. Answers whether that is news."""
     before = ticket.head_commit
     ticket.branch, ticket.base_branch, ticket.base_commit = branch, base_branch, base_commit
-    if before == head_commit:
-        return
     ticket.head_commit = head_commit
+    if before == head_commit:
+        await _kept(session, ticket)
+        return False
     ticket.progressed_at = cast("Any", db_time())
+    await _kept(session, ticket)
+    proofs = (await queries.proofs(session, {ticket.ticket_id: head_commit})).get(ticket.ticket_id, {})
     fact = TicketHeadMoved(
-        ticket_id=ticket.ticket_id, project_id=ticket.project_id, before=before, after=head_commit, why=why
+        ticket_id=ticket.ticket_id,
+        project_id=ticket.project_id,
+        before=before,
+        after=head_commit,
+        why=why,
+        branch=branch,
+        found={key: (proof.found, proof.verdict) for key, proof in proofs.items() if proof.verdict},
     )
     await events.append(session, fact)
-    await session.flush()
-    logger.info("ticket_head_moved", ticket_id=ticket.ticket_id, commit=head_commit, why=why)
+    logger.info("ticket_head_moved", ticket_id=ticket.ticket_id, before=before, after=head_commit, why=why)
+    return True
 
 
 async def set_change(session: Session, ticket: Ticket, change_id: str) -> None:
-    """Note under which change the ticket's branch is offered."""
-    await _note(session, ticket, change_id=change_id)
+    """The ticket's branch was offered for review."""
+    await change(session, ticket, change_id=change_id)
 
 
 async def set_merged(session: Session, ticket: Ticket, merge_commit: str) -> None:
-    """Note the commit that made the ticket's work part of its base."""
-    await _note(session, ticket, merge_commit=merge_commit)
+    """The ticket's branch was merged."""
+    await change(session, ticket, merge_commit=merge_commit)
 
 
-async def _note(session: Session, ticket: Ticket, **changes: str) -> None:
-    if all(getattr(ticket, name) == value for name, value in changes.items()):
-        return
-    for name, value in changes.items():
-        setattr(ticket, name, value)
-    ticket.progressed_at = cast("Any", db_time())
-    fact = TicketChanged(ticket_id=ticket.ticket_id, project_id=ticket.project_id, changes=dict(changes))
-    await events.append(session, fact)
-    await session.flush()
-
-
-async def set_union(session: Session, ticket: Ticket, behind: int, conflicts: Sequence[dict[str, Any]]) -> bool:
-    """Note what the ticket's branch does not merge with; answers whether that is news."""
-    if (ticket.behind, ticket.conflicts) == (behind, list(conflicts)):
+async def set_union(session: Session, ticket: Ticket, *, behind: int, conflicts: Sequence[Mapping[str, Any]]) -> bool:
+    """What the ticket's branch does not merge with, of `{with, paths}`; answers whether that is news."""
+    found = [dict(one) for one in conflicts]
+    if (ticket.behind, ticket.conflicts) == (behind, found):
         return False
-    ticket.behind, ticket.conflicts = behind, list(conflicts)
+    ticket.behind, ticket.conflicts = behind, found
+    await _kept(session, ticket)
     fact = UnionChecked(
         ticket_id=ticket.ticket_id,
         project_id=ticket.project_id,
         head_commit=ticket.head_commit or "",
         behind=behind,
-        conflicts_with=tuple(one["with"] for one in conflicts),
+        conflicts_with=tuple(str(one["with"]) for one in found),
     )
     await events.append(session, fact)
-    await session.flush()
     return True
 
 
-async def enqueue(session: Session, ticket: Ticket) -> QueuedMerge:
-    """Let the ticket's branch, as it stands, be merged when its turn comes; it is queued once."""
-    found = await queries.queued(session, ticket.ticket_id)
-    if found and found.state in QUEUED and found.head_commit == ticket.head_commit:
-        return found
-    if found and found.state in {MergeState.WAITING, MergeState.CHECKING}:
-        await step_merge(session, found, MergeState.LEFT, "the branch moved on and is queued anew")
-    row = QueuedMerge(
-        project_id=ticket.project_id,
-        ticket_id=ticket.ticket_id,
-        head_commit=ticket.head_commit or "",
-        state=MergeState.WAITING,
-        reason="waiting for its turn",
-    )
-    session.add(row)
+async def set_context(session: Session, ticket: Ticket, context: dict[str, Any], summary: str) -> None:
+    """What is known around a ticket, gathered anew."""
+    ticket.context, ticket.context_summary = context, summary
+    await _kept(session, ticket)
+
+
+async def _kept(session: Session, ticket: Ticket) -> None:
     await session.flush()
-    await _tell(session, row, "", row.reason)
-    return row
-
-
-async def step_merge(session: Session, row: QueuedMerge, to: MergeState, reason: str) -> None:
-    """Move a queued merge on, with its fact."""
-    before, row.state = row.state, MERGE.step(MergeState(row.state), to)
-    row.reason = reason
-    if to not in QUEUED:
-        row.ended_at = cast("Any", db_time())
-    await _tell(session, row, before, reason)
-
-
-async def _tell(session: Session, row: QueuedMerge, before: str, reason: str) -> None:
-    fact = MergeQueueChanged(
-        ticket_id=row.ticket_id, project_id=row.project_id, before=before, after=row.state, reason=reason
-    )
-    await events.append(session, fact)
-    await session.flush()
-    logger.info("merge_queue_moved", ticket_id=row.ticket_id, state=row.state, reason=reason)
+    await session.refresh(ticket)

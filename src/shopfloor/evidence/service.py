@@ -101,7 +101,13 @@ def _text(text: str) -> str:
 
 
 async def _tell(session: Session, row: Criterion, what: str) -> None:
-    await events.append(session, CriteriaChanged(ticket_id=row.subject_id, criterion_id=row.criterion_id, what=what))
+    fact = CriteriaChanged(
+        ticket_id=row.subject_id,
+        criterion_id=row.criterion_id,
+        what=what,
+        check_hash=rules.check_hash(row.check, row.text),
+    )
+    await events.append(session, fact)
 
 
 async def request_run(
@@ -321,6 +327,7 @@ async def record(
         verdict=finding.verdict,
         said_by=said_by,
         reason=finding.reason,
+        check_hash=check_hash,
     )
     await events.append(session, fact)
     logger.info(

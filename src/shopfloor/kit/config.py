@@ -119,6 +119,48 @@ class Retention(BaseModel):
     """Names of folders that tools make anew: not kept unless the repository itself has files there; named in the pin's note."""
 
 
+class Board(BaseModel):
+    """How tickets are looked after: `[board]`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    approval_seconds: float = Field(1800, ge=60, le=86400)
+    """How long a person has to approve a ticket."""
+    blocking_seconds: float = Field(1800, gt=0)
+    """A ticket in a working column that gets no further for so long is looked at: something is in its way."""
+    remedy: bool = True
+    """Whether a ticket of an autonomous project that is found blocked gets a task to clear its way."""
+    duplicate_score: float = Field(0.6, gt=0, le=1)
+    """How alike a new ticket and another may be, 0 to 1, before somebody must insist on it."""
+    duplicate_candidates: int = Field(5, ge=1, le=50)
+    most_returns: int = Field(3, ge=0)
+    """How often a ticket goes back by itself because something failed, before it waits for a person."""
+    sweep_seconds: float = Field(3, gt=0)
+    """How often the board looks for what nobody told it."""
+
+
+Priority = Literal["critical", "high", "medium", "low"]
+
+
+def _head_starts() -> dict[Priority, float]:
+    return {"critical": 4 * 3600.0, "high": 3600.0, "medium": 1200.0, "low": 0.0}
+
+
+class Scheduling(BaseModel):
+    """Where tasks stand in the queue: everybody waits from his own birth on, and these are the seconds somebody is older than he is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    head_start_seconds: dict[Priority, Annotated[float, Field(ge=0)]] = Field(default_factory=_head_starts)
+    """Of each priority; one that is not named has none."""
+    retry_head_start_seconds: float = Field(600, ge=0)
+    """Of a task for each time it was tried already."""
+    deadline_lead_seconds: float = Field(3600, ge=0)
+    """A task with a deadline stands no later than one born so long before it."""
+    retry_seconds: float = Field(10, gt=0)
+    """How long a failed task waits for its next try; doubled by each further one, at most ten minutes."""
+
+
 class Checks(BaseModel):
     """How checks of criteria are run."""
 
@@ -181,6 +223,10 @@ class Settings(BaseSettings):
     sandboxes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of sandbox adapters by name: `[sandboxes.local]`."""
 
+    board: Board = Field(default_factory=Board)
+    """`[board]`: approval, duplicates, blocked tickets."""
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    """`[scheduling]`: which task is next."""
     checks: Checks = Field(default_factory=Checks)
     """`[checks]`: how evidence is made."""
     retention: Retention = Field(default_factory=Retention)

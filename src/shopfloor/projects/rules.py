@@ -11,6 +11,13 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 PLAIN = re.compile(r"[a-z0-9._/-]*")
 COLUMNS = ("backlog", "analyzing", "building", "building-done", "testing", "done")
 """A ticket's way over the board (TKT-17)."""
+ALIASES = {
+    "phase-initial": "analyzing",
+    "phase-implementation": "building",
+    "phase-integration": "testing",
+    "phase-refactoring": "building-done",
+}
+"""The phase names of 002 -> columns (C8)."""
 DEFAULT_TEMPLATE = "{type}-{issue}-{id}"
 SEPARATORS = re.compile(r"([-._])[-._]+")
 LONGEST = 100
@@ -28,6 +35,21 @@ class BadTemplate(Malformed):
     """The branch template is not usable."""
 
     hint = "Use a-z 0-9 . _ / - and {type}, {issue}, {number}, {slug}, {id}; {id} must be in it, so that no two orders share a branch."
+
+
+class UnknownColumn(Malformed):
+    """The board has no such column."""
+
+    hint = f"Columns: {', '.join(COLUMNS)}; also {', '.join(name.upper().replace('-', '_') for name in ALIASES)}."
+
+
+def column(name: str) -> str:
+    """The column a name means, whatever its case and with _ or -; the four phase names of 002 too (C8). Raises UnknownColumn."""
+    plain = name.strip().lower().replace("_", "-")
+    found = ALIASES.get(plain, plain)
+    if found not in COLUMNS:
+        raise UnknownColumn(f"the board has no column {name[:60]!r}")
+    return found
 
 
 def allow_list(entries: Sequence[str]) -> list[str]:

@@ -14,9 +14,11 @@ class Task(Base):
 
     __tablename__ = "tasks"
     __table_args__ = (
-        sa.Index("ix_tasks_queue", "status", "held", "open_dependencies", "rank"),
+        sa.Index("ix_tasks_queue", "project_id", "status", "forced", "held", "open_dependencies", "rank", "task_id"),
         sa.Index("ix_tasks_ticket_id_phase", "ticket_id", "phase", "status"),
-        sa.Index("ix_tasks_project_id_status", "project_id", "status"),
+        sa.Index("ix_tasks_status", "status", "created_at"),
+        sa.Index("ix_tasks_not_before", "status", "not_before"),
+        sa.Index("ix_tasks_created_at", "created_at", "task_id"),
     )
 
     task_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
@@ -46,6 +48,8 @@ class Task(Base):
 
     status: Mapped[str] = mapped_column(sa.String(20))
     reason: Mapped[str] = mapped_column(sa.Text, default="")
+    stopping: Mapped[str | None] = mapped_column(sa.String(20))
+    """The status it gets once its agent has been stopped."""
     held: Mapped[bool] = mapped_column(default=False)
     """Not to be started yet: its ticket is not approved, blocked, or in another column."""
     forced: Mapped[bool] = mapped_column(default=False)
@@ -56,7 +60,7 @@ class Task(Base):
     sandbox_id: Mapped[str | None] = mapped_column(sa.String(255), index=True)
     """Of its newest attempt (LIF-06)."""
     conversation_id: Mapped[str | None] = mapped_column(sa.String(255))
-    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())
     started_at: Mapped[datetime | None]

@@ -145,6 +145,7 @@ async def _new_attempt(session: Session, sandboxes: Sandboxes, order: WorkOrder,
         order.sandbox_type,
         work_order_id=order_id,
         attempt_id=attempt.attempt_id,
+        task_id=order.task_id,
         agent_id=order.agent,
         fencing=number,
     )
@@ -317,6 +318,11 @@ async def request_cancel(session: Session, order: WorkOrder) -> None:
         )
     else:
         raise OrderFinished(f"the order is {order.status}", hint="Only a pending or running order can be cancelled.")
+
+
+def set_timeout(order: WorkOrder, seconds: float) -> None:
+    """Let each attempt at an order run so long from now on; the caller holds its lock."""
+    order.timeout_seconds = seconds
 
 
 async def continue_with(session: Session, order: WorkOrder, prompt: str, *, reason: str) -> None:

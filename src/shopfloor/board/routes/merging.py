@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request
 
 from shopfloor.auth.guard import person
-from shopfloor.board import queries, service
+from shopfloor.board import merge_queries, merge_service, queries
 from shopfloor.board.rules.merging import QUEUED, MergeState
 from shopfloor.kit.errors import Conflict, NotFound
 from shopfloor.kit.http import Body, Schema, Timestamp
@@ -83,8 +83,8 @@ async def get_queue(project_id: ProjectId, house: Tooled) -> QueueView:
     """What waits to be merged, and how the last ones fared."""
     async with house.database.reading() as session:
         project = await projects.get(session, project_id)
-        waiting = await queries.queue(session, project.project_id)
-        left = await queries.left_queue(session, project.project_id)
+        waiting = await merge_queries.queue(session, project.project_id)
+        left = await merge_queries.left_queue(session, project.project_id)
     return QueueView(
         waiting=[QueuedView.model_validate(row) for row in waiting],
         left=[QueuedView.model_validate(row) for row in left],
@@ -102,7 +102,7 @@ async def enqueue(project_id: ProjectId, body: QueueRequest, house: Tooled) -> Q
         if ticket.status != "done" or ticket.head_commit is None or ticket.merge_commit is not None:
             state = "merged already" if ticket.merge_commit else ticket.status
             raise NotReady(f"{ticket.ticket_id} is {state}" + ("" if ticket.head_commit else " and has no branch"))
-        return QueuedView.model_validate(await service.enqueue(session, ticket))
+        return QueuedView.model_validate(await merge_service.enqueue(session, ticket))
 
 
 @router.delete("/{project_id}/merge-queue/{ticket_id}")
@@ -110,10 +110,10 @@ async def leave_queue(project_id: ProjectId, ticket_id: TicketId, house: Tooled)
     """Take a ticket out of the queue; one that is being merged at this moment stays."""
     async with house.database.transaction() as session:
         project = await projects.get(session, project_id)
-        row = await queries.queued(session, ticket_id)
+        row = await merge_queries.queued(session, ticket_id)
         if row is None or row.state not in QUEUED or row.project_id != project.project_id:
             raise NotQueued(f"{ticket_id} is not in the queue of {project.name!r}")
-        await service.step_merge(session, row, MergeState.LEFT, "taken out by a person")
+        await merge_service.step_merge(session, row, MergeState.LEFT, "taken out by a person")
         return QueuedView.model_validate(row)
 
 
@@ -122,5 +122,5 @@ async def get_union(project_id: ProjectId, house: Tooled) -> UnionView:
     """What the live branches of a project do not merge with."""
     async with house.database.reading() as session:
         project = await projects.get(session, project_id)
-        tickets = await queries.live(session, project.project_id)
+        tickets = await merge_queries.live(session, project.project_id)
     return UnionView(branches=[UnionCard.model_validate(ticket) for ticket in tickets])

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-from shopfloor.board import queries, service
+from shopfloor.board import merge_queries, queries, service
 from shopfloor.board.models import Ticket
 from shopfloor.forges.mirrors import reading
-from shopfloor.forges.models import Change
 from shopfloor.forges.port import BranchMoved, Refs
-from shopfloor.forges.service import Evidence
 from shopfloor.kit import log
 from shopfloor.kit.errors import Unavailable
 from shopfloor.projects import queries as projects
@@ -53,7 +51,7 @@ async def integrate(tools: Tools, ticket_id: str, task_id: str) -> list[str]:
     """
     for _ in range(TRIES):
         async with tools.database.reading() as session:
-            ticket, order = await queries.get(session, ticket_id), await queries.work_of(session, task_id)
+            ticket, order = await queries.get(session, ticket_id), await merge_queries.work_of(session, task_id)
             project = await projects.get(session, ticket.project_id)
         if order is None or order.head_commit is None:
             return []
@@ -95,8 +93,8 @@ async def _merged(tools: Tools, work: Work, now: str | None) -> str | list[str]:
 async def _note_head(tools: Tools, work: Work, head: str, refs: Refs) -> None:
     """Write the branch's new head down. Its base commit is where it left the base, which a merge of newer work moves on."""
     ticket, order = work.ticket, work.order
-    base_branch = ticket.base_branch or work.project.base_branch or refs.head or order.base_branch
-    base = refs.heads.get(base_branch or "")
+    base_branch = ticket.base_branch or work.project.base_branch or refs.head or order.base_branch or ""
+    base = refs.heads.get(base_branch)
     place = tools.repositories.place(work.project.repository_url)
     fork = await reading.fork(place, base, head) if base else None
     async with tools.database.transaction() as session:
@@ -106,34 +104,7 @@ async def _note_head(tools: Tools, work: Work, head: str, refs: Refs) -> None:
             row,
             branch=work.branch,
             base_branch=base_branch,
-            base_commit=fork or order.base_commit,
+            base_commit=fork or order.base_commit or "",
             head_commit=head,
             why=f"{order.task_id} delivered {order.agent_work_order_id}",
         )
-
-
-async def offer(tools: Tools, ticket_id: str, evidence: Evidence = ()) -> Change | None:
-    """Offer the ticket's branch for review, or bring the offer up to date; None while it has no branch. Idempotent.
-
-    Raises NothingToOffer, PolicyRefused, or what the forge has against it: the branch stays, and a person is told.
-    """
-    async with tools.database.reading() as session:
-        ticket = await queries.get(session, ticket_id)
-        project = await projects.get(session, ticket.project_id)
-    if ticket.branch is None or ticket.merge_commit is not None:
-        return None
-    change = await branches.finish(
-        tools.database,
-        tools.repositories,
-        project,
-        ticket_id,
-        ticket.branch,
-        title=ticket.title,
-        body=ticket.description,
-        issue=ticket.github_issue_number,
-        base_branch=ticket.base_branch,
-        evidence=evidence,
-    )
-    async with tools.database.transaction() as session:
-        await service.set_change(session, await queries.locked(session, ticket_id), change.change_id)
-    return change

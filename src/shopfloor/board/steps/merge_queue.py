@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shopfloor.board import queries, service
+from shopfloor.board import merge_queries, merge_service, queries, service
 from shopfloor.board.models import QueuedMerge, Ticket
+from shopfloor.board.rules import Column, How
 from shopfloor.board.rules.merging import MergeState, halved
+from shopfloor.board.steps.move import move
 from shopfloor.events import log as events
 from shopfloor.evidence import service as checks
 from shopfloor.evidence.models import CheckRun
@@ -43,8 +45,10 @@ async def keep_merging(tools: Tools) -> None:
         try:
             while True:
                 async with tools.database.reading() as session:
-                    due = await queries.queues(session)
+                    due = await merge_queries.queues(session)
                 await notice_merges(tools)
+                await send_back(tools)
+                await enqueue_ready(tools)
                 if any([await _served(tools, project_id) for project_id in due]):
                     continue
                 await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
@@ -67,7 +71,7 @@ async def advance(tools: Tools, project_id: str) -> bool:
     """One step of a project's queue; answers whether there was one to make. Idempotent: a killed step is made again."""
     async with tools.database.reading() as session:
         project = await projects.get(session, project_id)
-        rows = await queries.queue(session, project_id)
+        rows = await merge_queries.queue(session, project_id)
     if merging_now := [row for row in rows if row.state == MergeState.MERGING]:
         return await _merge(tools, project, merging_now[0])
     if checked := [row for row in rows if row.state == MergeState.CHECKING]:
@@ -133,7 +137,7 @@ async def _checks(
     own: list[dict[str, Any]] = (
         [{"check": {"kind": "command", "command": project.check_command}}] if project.check_command else []
     )
-    return [*own, *await queries.automatic(session, [ticket.ticket_id for _, ticket in fitting])]
+    return [*own, *await merge_queries.automatic(session, [ticket.ticket_id for _, ticket in fitting])]
 
 
 async def _judge(tools: Tools, rows: Sequence[QueuedMerge]) -> bool:
@@ -181,7 +185,7 @@ async def note_merged(session: Session, project: Project, ticket_id: str, merge_
     """The ticket's work is part of its base: what was proven before is proven once more, on the merged commit."""
     ticket = await queries.locked(session, ticket_id)
     await service.set_merged(session, ticket, merge_commit)
-    if wanted := await queries.automatic(session, [ticket_id]):
+    if wanted := await merge_queries.automatic(session, [ticket_id]):
         await checks.request_run(
             session,
             subject_id=ticket_id,
@@ -195,16 +199,46 @@ async def note_merged(session: Session, project: Project, ticket_id: str, merge_
 
 async def _move(session: Session, row_id: int, to: MergeState, reason: str) -> QueuedMerge:
     row = await session.get_one(QueuedMerge, row_id, with_for_update=True, populate_existing=True)
-    await service.step_merge(session, row, to, reason)
+    await merge_service.step_merge(session, row, to, reason)
     return row
 
 
 async def notice_merges(tools: Tools) -> int:
     """Write down what people merged on the forge, or by `merge`, past the queue; answers how many."""
     async with tools.database.reading() as session:
-        found = await queries.merged_elsewhere(session)
+        found = await merge_queries.merged_elsewhere(session)
     for ticket, merge_commit in found:
         async with tools.database.transaction() as session:
             project = await projects.get(session, ticket.project_id)
             await note_merged(session, project, ticket.ticket_id, merge_commit)
     return len(found)
+
+
+async def enqueue_ready(tools: Tools) -> int:
+    """Let what is done be merged where the project wants that; answers how many."""
+    async with tools.database.reading() as session:
+        found = [ticket.ticket_id for ticket in await merge_queries.ready(session)]
+    for ticket_id in found:
+        async with tools.database.transaction() as session:
+            await merge_service.enqueue(session, await queries.locked(session, ticket_id))
+    return len(found)
+
+
+async def send_back(tools: Tools) -> int:
+    """A ticket that the queue refused, or that does not hold on the merged commit, is not done; answers how many went back."""
+    async with tools.database.reading() as session:
+        refused = await merge_queries.refused_unheard(session)
+        broken = await merge_queries.failed_after_merge(session)
+    for ticket, row in refused:
+        await _back(tools, ticket.ticket_id, How.FAILED, f"it was not merged: {row.reason}")
+    for ticket, run in broken:
+        async with tools.database.transaction() as session:
+            begun_anew = dict.fromkeys(("branch", "base_commit", "head_commit", "change_id", "merge_commit"))
+            await service.change(session, await queries.locked(session, ticket.ticket_id), **begun_anew)
+        reason = f"after its merge as {run.commit[:12]} it does not hold: {run.reason}"
+        await _back(tools, ticket.ticket_id, How.REOPENED, reason)
+    return len(refused) + len(broken)
+
+
+async def _back(tools: Tools, ticket_id: str, how: How, reason: str) -> None:
+    await move(tools, ticket_id, Column.BUILDING, how=how, by="merge queue", reason=reason[:2000], expected=Column.DONE)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shopfloor.board import queries, service
+from shopfloor.board import merge_queries, queries, service
 from shopfloor.board.models import Ticket
 from shopfloor.events import log as events
 from shopfloor.forges.port import Refs
@@ -69,7 +69,7 @@ async def keep_checking(tools: Tools) -> None:
                     next_move = asyncio.ensure_future(anext(moves))
                     continue
                 async with tools.database.reading() as session:
-                    due = due or set(await queries.projects_alive(session))
+                    due = due or set(await merge_queries.projects_alive(session))
                 for project_id in due:
                     await _checked(tools, known, project_id)
                 due = set()
@@ -82,7 +82,7 @@ async def _concerned(tools: Tools, event: Any) -> set[str]:
     if project_id := event.payload.get("project_id"):
         return {str(project_id)}
     async with tools.database.reading() as session:
-        return set(await queries.projects_alive(session))
+        return set(await merge_queries.projects_alive(session))
 
 
 async def _checked(tools: Tools, known: Unions, project_id: str) -> None:
@@ -96,7 +96,7 @@ async def check_union(tools: Tools, known: Unions, project_id: str) -> None:
     """Look at every live branch of a project and write down what it does not merge with. Raises what keeps the origin from being read."""
     async with tools.database.reading() as session:
         project = await projects.get(session, project_id)
-        tickets = await queries.live(session, project_id)
+        tickets = await merge_queries.live(session, project_id)
     if not tickets:
         return
     refs = await tools.repositories.glance(project.repository_url)
@@ -106,7 +106,7 @@ async def check_union(tools: Tools, known: Unions, project_id: str) -> None:
         async with tools.database.transaction() as session:
             row = await queries.locked(session, ticket.ticket_id)
             if row.head_commit == heads[ticket.ticket_id]:
-                await service.set_union(session, row, behind, clashes)
+                await service.set_union(session, row, behind=behind, conflicts=clashes)
 
 
 async def _seen_head(tools: Tools, ticket: Ticket, refs: Refs) -> str:
@@ -122,8 +122,8 @@ async def _seen_head(tools: Tools, ticket: Ticket, refs: Refs) -> str:
             session,
             row,
             branch=row.branch or "",
-            base_branch=row.base_branch,
-            base_commit=row.base_commit,
+            base_branch=row.base_branch or "",
+            base_commit=row.base_commit or "",
             head_commit=there,
             why="somebody pushed to its branch",
         )

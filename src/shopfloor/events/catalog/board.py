@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import msgspec
+
 from shopfloor.events.catalog.base import Event
 
 
@@ -23,6 +25,11 @@ class TicketCreated(TicketEvent, frozen=True, kw_only=True):
     status: str
     priority: str
     approval: str
+    kind: str = "feat"
+    owner: str | None = None
+    rank: float = 0.0
+    github_issue_number: int | None = None
+    spec_id: str | None = None
 
 
 class TicketTransitioned(TicketEvent, frozen=True, kw_only=True):
@@ -83,6 +90,9 @@ class TicketHeadMoved(TicketEvent, frozen=True, kw_only=True):
     before: str | None
     after: str
     why: str
+    branch: str | None = None
+    found: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
+    """Criterion -> hash of its check and verdict, of what was found on the new head when it was seen before."""
 
 
 class UnionChecked(TicketEvent, frozen=True, kw_only=True):

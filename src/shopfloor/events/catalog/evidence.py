@@ -15,6 +15,8 @@ class CriteriaChanged(Event, frozen=True, kw_only=True):
     ticket_id: str
     criterion_id: str
     what: str
+    check_hash: str = ""
+    """Of its check as it is now: what was found of another proves nothing."""
 
 
 class EvidenceRecorded(Event, frozen=True, kw_only=True):
@@ -30,6 +32,7 @@ class EvidenceRecorded(Event, frozen=True, kw_only=True):
     verdict: str
     said_by: str
     reason: str = ""
+    check_hash: str = ""
 
 
 class CheckRunChanged(Event, frozen=True, kw_only=True):

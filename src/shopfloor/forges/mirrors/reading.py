@@ -17,6 +17,7 @@ MAX_MESSAGE = 2000
 MAX_COMMAND = 64 << 10
 MAX_COMMANDS = 100
 MAX_DIFF = 4 << 20
+MAX_TEXT = 1 << 20
 COMMANDS = ".claude/commands"
 COMMAND_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.md")
 DIFF = ("--no-ext-diff", "--no-textconv", "--no-color")
@@ -207,3 +208,22 @@ async def _new_sizes(place: Place, base: str, head: str) -> list[int]:
     listed = await git.run("rev-list", "--objects", "--no-object-names", head, f"^{base}", git_dir=place.orders)
     sizes = await git.run("cat-file", "--batch-check=%(objectsize)", git_dir=place.orders, stdin=listed)
     return [int(size) for size in sizes.split()]
+
+
+async def paths(place: Place, commit: str) -> list[str]:
+    """Every file of a commit; links are none."""
+    await require(place, commit)
+    said = await git.run("ls-tree", "-r", "-z", commit, git_dir=place.orders)
+    entries = (entry.partition("\t") for entry in filter(None, said.decode(errors="replace").split("\0")))
+    return [path for facts, _, path in entries if facts[:6] in {"100644", "100755"}]
+
+
+async def text(place: Place, commit: str, path: str, max_bytes: int = MAX_TEXT) -> str:
+    """The text of a file of a commit, cut off after `max_bytes`."""
+    await require(place, commit)
+    shown = await git.call(
+        *("cat-file", "blob", f"{commit}:{path}"), git_dir=place.orders, max_output=max_bytes, truncate=True
+    )
+    if shown.exit_code != 0:
+        raise git.failure(("cat-file",), shown)
+    return shown.stdout.decode(errors="replace")

@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("not_before", Instant(), nullable=True),
         sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("stopping", sa.String(length=20), nullable=True),
         sa.Column("held", sa.Boolean(), nullable=False),
         sa.Column("forced", sa.Boolean(), nullable=False),
         sa.Column("open_dependencies", sa.Integer(), nullable=False),
@@ -122,9 +123,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_tasks")),
     )
     with op.batch_alter_table("tasks", schema=None) as batch_op:
-        batch_op.create_index("ix_tasks_project_id_status", ["project_id", "status"], unique=False)
-        batch_op.create_index("ix_tasks_queue", ["status", "held", "open_dependencies", "rank"], unique=False)
+        batch_op.create_index("ix_tasks_created_at", ["created_at", "task_id"], unique=False)
+        batch_op.create_index("ix_tasks_not_before", ["status", "not_before"], unique=False)
+        batch_op.create_index(
+            "ix_tasks_queue",
+            ["project_id", "status", "forced", "held", "open_dependencies", "rank", "task_id"],
+            unique=False,
+        )
         batch_op.create_index(batch_op.f("ix_tasks_sandbox_id"), ["sandbox_id"], unique=False)
+        batch_op.create_index("ix_tasks_status", ["status", "created_at"], unique=False)
         batch_op.create_index("ix_tasks_ticket_id_phase", ["ticket_id", "phase", "status"], unique=False)
         batch_op.create_index(batch_op.f("ix_tasks_work_order_id"), ["work_order_id"], unique=False)
 
@@ -146,6 +153,7 @@ def upgrade() -> None:
         sa.Column("is_blocked", sa.Boolean(), nullable=False),
         sa.Column("blocked_class", sa.String(length=40), nullable=True),
         sa.Column("blocked_reason", sa.Text(), nullable=False),
+        sa.Column("blocked_who", sa.String(length=200), nullable=True),
         sa.Column("blocked_at", Instant(), nullable=True),
         sa.Column("approval", sa.String(length=20), nullable=False),
         sa.Column("approval_deadline", Instant(), nullable=True),
@@ -171,7 +179,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("tickets", schema=None) as batch_op:
         batch_op.create_index("ix_tickets_approval", ["approval", "approval_deadline"], unique=False)
-        batch_op.create_index("ix_tickets_board", ["project_id", "status", "rank"], unique=False)
+        batch_op.create_index(
+            "ix_tickets_board", ["project_id", "archived_at", "status", "rank", "ticket_id"], unique=False
+        )
         batch_op.create_index(batch_op.f("ix_tickets_owner"), ["owner"], unique=False)
         batch_op.create_index(batch_op.f("ix_tickets_spec_id"), ["spec_id"], unique=False)
 

@@ -1,0 +1,159 @@
+"""The doors of the board: the loops that move tickets by themselves, end reviews in time and find what is blocked."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from shopfloor.board import queries, service
+from shopfloor.board.rules import LIMITS, Column
+from shopfloor.board.steps.advance import advance
+from shopfloor.board.steps.block import detect
+from shopfloor.events import log as events
+from shopfloor.events.bus import Published
+from shopfloor.kit import log
+from shopfloor.kit.background import Background
+from shopfloor.kit.errors import NotFound, Problem
+from shopfloor.workorders.steps import Tools
+
+logger = log.get(__name__)
+
+HEAR = (
+    "task.created",
+    "task.changed",
+    "task.status_changed",
+    "criteria.changed",
+    "evidence.recorded",
+    "check_run.state_changed",
+    "ticket.created",
+    "ticket.changed",
+    "ticket.blocked",
+    "ticket.unblocked",
+    "ticket.approval_changed",
+    "ticket.head_moved",
+    "ticket.archived",
+    "TICKET_TRANSITIONED",
+    "project.changed",
+)
+REVIEW_SECONDS = 1.0
+"""How late a review's end may be noticed."""
+MOST_STEPS = 50
+"""Of one ticket in a row, before others have their turn."""
+AT_ONCE = 4
+"""Tickets looked after at the same time: most of it is waiting for git and the database."""
+REMEMBERED = 10_000
+
+type Integrate = Callable[[Tools, str, str], Awaitable[object]]
+"""Takes the work of a completed task (ticket, task) into its ticket's branch. May be repeated."""
+
+
+@dataclass
+class Mover:
+    """The part of one engine process that lets tickets move."""
+
+    tools: Tools
+    background: Background
+    integrate: Integrate | None = None
+    wanted: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
+    waiting: set[str] = field(default_factory=set)
+    """Tickets in `wanted`, so that each is there once."""
+    busy: set[str] = field(default_factory=set)
+    again: set[str] = field(default_factory=set)
+    """Tickets that something happened to while they were looked after."""
+    taken: "OrderedDict[str, str]" = field(default_factory=OrderedDict)
+    """Task -> head that was taken into its ticket's branch: spares asking git again; forgetting it costs no more than that."""
+
+    def launch(self) -> None:
+        """Begin."""
+        self.background.keep("board_hear", self._hear)
+        self.background.keep("board_sweep", self._sweep)
+        self.background.keep("board_reviews", self._reviews)
+        self.background.keep("board_blocking", self._blocking)
+        for number in range(AT_ONCE):
+            self.background.keep(f"board_move_{number}", self._work)
+
+    def want(self, ticket_id: str) -> None:
+        """Have a ticket looked after soon."""
+        if ticket_id in self.busy:
+            self.again.add(ticket_id)
+        elif ticket_id not in self.waiting:
+            self.waiting.add(ticket_id)
+            self.wanted.put_nowait(ticket_id)
+
+    async def _work(self) -> None:
+        while True:
+            ticket_id = await self.wanted.get()
+            self.waiting.discard(ticket_id)
+            self.busy.add(ticket_id)
+            try:
+                await self.look_after(ticket_id)
+            except NotFound:
+                continue
+            except Problem as problem:  # the forge or git is away; the sweep comes back to it
+                logger.warning("ticket_advance_failed", ticket_id=ticket_id, code=problem.code, reason=problem.message)
+            finally:
+                self.busy.discard(ticket_id)
+                if ticket_id in self.again:
+                    self.again.discard(ticket_id)
+                    self.want(ticket_id)
+
+    async def look_after(self, ticket_id: str) -> None:
+        """Take in what its tasks made, then do its next steps until there is none."""
+        await self._integrate(ticket_id)
+        for _ in range(MOST_STEPS):
+            if not await advance(self.tools, ticket_id):
+                return
+        self.again.add(ticket_id)
+
+    async def _integrate(self, ticket_id: str) -> None:
+        async with self.tools.database.reading() as session:
+            made = await queries.deliveries(session, ticket_id)
+        for task_id, head in made:
+            if self.integrate and self.taken.get(task_id) != head:
+                await self.integrate(self.tools, ticket_id, task_id)
+                self.taken[task_id] = head
+                while len(self.taken) > REMEMBERED:
+                    self.taken.popitem(last=False)
+
+    async def _hear(self) -> None:
+        async with self.tools.hub.subscribe(events.Filters(event_types=frozenset(HEAR))) as feed:
+            async for event in feed:
+                await self._take(event)
+
+    async def _take(self, event: Published) -> None:
+        payload = event.payload
+        ticket_id = payload.get("ticket_id") or payload.get("subject_id")
+        if ticket_id:
+            self.want(ticket_id)
+        if event.event_type == "project.changed":
+            await self._look_around()
+        left = payload.get("before") if event.event_type == "TICKET_TRANSITIONED" else None
+        if left or event.event_type == "ticket.archived":
+            async with self.tools.database.reading() as session:
+                for other in await queries.neighbours(session, payload["ticket_id"], left):
+                    self.want(other)
+
+    async def _sweep(self) -> None:
+        """What a crash left, and what nobody told of."""
+        while True:
+            await self._look_around()
+            await asyncio.sleep(self.tools.settings.board.sweep_seconds)
+
+    async def _look_around(self) -> None:
+        async with self.tools.database.reading() as session:
+            for ticket_id in await queries.stirring(session, backlog=LIMITS[Column.ANALYZING]):
+                self.want(ticket_id)
+
+    async def _reviews(self) -> None:
+        while True:
+            async with self.tools.database.reading() as session:
+                due = await queries.review_due(session)
+            if due:
+                async with self.tools.database.transaction() as session:
+                    await service.time_out(session)
+            await asyncio.sleep(REVIEW_SECONDS)
+
+    async def _blocking(self) -> None:
+        while True:
+            await asyncio.sleep(min(60.0, self.tools.settings.board.blocking_seconds / 4))
+            await detect(self.tools)

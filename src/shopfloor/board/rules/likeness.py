@@ -1,0 +1,169 @@
+"""How alike two tickets are: cosine of weighted character n-grams. Computed here, no model asked. Pure."""
+
+import math
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from zlib import crc32
+
+GRAM = 4
+TITLE_WEIGHT = 0.7
+"""How much of the score is the title's; the rest is the title's and description's together."""
+MOST_COMPARED = 100
+MOST_TEXT = 600
+"""Characters of a description that are looked at."""
+WORD = re.compile(r"[^\W_]+")
+STOP = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "can",
+        "do",
+        "does",
+        "for",
+        "from",
+        "has",
+        "have",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "our",
+        "should",
+        "so",
+        "that",
+        "the",
+        "their",
+        "then",
+        "there",
+        "this",
+        "to",
+        "was",
+        "we",
+        "when",
+        "where",
+        "which",
+        "will",
+        "with",
+        "please",
+    ]
+)
+"""Words that say nothing of what a ticket is about."""
+ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ers", "ed", "es", "er", "s")
+
+
+def words(text: str) -> list[str]:
+    """The words that count, in plain letters, without their endings."""
+    plain = unicodedata.normalize("NFKD", text).lower()
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return [_stem(word) for word in WORD.findall(plain) if word not in STOP]
+
+
+def _stem(word: str) -> str:
+    for ending in ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 4:
+            return word[: -len(ending)]
+    return word
+
+
+def grams(text: str) -> set[int]:
+    """The character n-grams of a text's words, hashed."""
+    found = set()
+    for word in words(text):
+        padded = f" {word} "
+        for start in range(max(1, len(padded) - GRAM + 1)):
+            found.add(crc32(padded[start : start + GRAM].encode()))
+    return found
+
+
+class Field:
+    """One text of every ticket: which n-grams it has, and which tickets have an n-gram. Some 8 bytes for each pair."""
+
+    def __init__(self) -> None:
+        self.of: list[array[int] | None] = []
+        """A slot for each text ever taken in: its n-grams; None: forgotten."""
+        self.keys: list[str] = []
+        self.slots: dict[str, int] = {}
+        self.holders: dict[int, array[int]] = {}
+
+    def put(self, key: str, text: str) -> None:
+        """Take in, or replace, a ticket's text."""
+        self.drop(key)
+        slot = self.slots[key] = len(self.keys)
+        self.keys.append(key)
+        self.of.append(array("I", sorted(grams(text))))
+        for gram in self.of[slot] or ():
+            self.holders.setdefault(gram, array("I")).append(slot)
+
+    def drop(self, key: str) -> None:
+        """Forget a ticket."""
+        if (slot := self.slots.pop(key, None)) is not None:
+            self.of[slot] = None
+
+    def weight(self, gram: int) -> float:
+        """How much an n-gram tells: the rarer, the more."""
+        return 1.0 + math.log((1 + len(self.keys)) / (1 + len(self.holders.get(gram, ()))))
+
+    def scores(self, text: str) -> dict[str, float]:
+        """Ticket -> cosine with a text, 0 to 1; those that share nothing rare are left out."""
+        weights = {gram: self.weight(gram) for gram in grams(text)}
+        common = max(50, len(self.keys) // 10)
+        dots: dict[int, float] = {}
+        for gram, weight in weights.items():
+            holders = self.holders.get(gram, ())
+            if len(holders) <= common:
+                for slot in holders:
+                    dots[slot] = dots.get(slot, 0.0) + weight * weight
+        best = sorted(dots, key=dots.__getitem__, reverse=True)[:MOST_COMPARED]
+        norm = math.sqrt(sum(weight * weight for weight in weights.values()))
+        return {self.keys[slot]: self._cosine(own, weights, norm) for slot in best if (own := self.of[slot])}
+
+    def _cosine(self, own: array[int], weights: dict[int, float], norm: float) -> float:
+        weighed = [(gram, weights.get(gram) or self.weight(gram)) for gram in own]
+        dot = sum(weight * weight for gram, weight in weighed if gram in weights)
+        return dot / (norm * math.sqrt(sum(weight * weight for _, weight in weighed)))
+
+
+@dataclass
+class Index:
+    """The tickets of one project that a new one may repeat."""
+
+    titles: Field = field(default_factory=Field)
+    texts: Field = field(default_factory=Field)
+
+    def put(self, key: str, title: str, description: str) -> None:
+        """Take in, or replace, a ticket."""
+        self.titles.put(key, title)
+        self.texts.put(key, f"{title} {description[:MOST_TEXT]}")
+
+    def drop(self, key: str) -> None:
+        """Forget a ticket."""
+        self.titles.drop(key)
+        self.texts.drop(key)
+
+    def alike(self, title: str, description: str, *, threshold: float, limit: int) -> list[tuple[str, float]]:
+        """The tickets most like a text, best first, with scores from `threshold` to 1."""
+        by_title = self.titles.scores(title)
+        by_text = self.texts.scores(f"{title} {description[:MOST_TEXT]}")
+        scored = (
+            (key, TITLE_WEIGHT * by_title.get(key, 0.0) + (1 - TITLE_WEIGHT) * by_text.get(key, 0.0))
+            for key in by_title.keys() | by_text.keys()
+        )
+        return sorted(_at_least(scored, threshold), key=lambda found: (-found[1], found[0]))[:limit]
+
+
+def _at_least(scored: Iterable[tuple[str, float]], threshold: float) -> list[tuple[str, float]]:
+    return [(key, round(score, 4)) for key, score in scored if score >= threshold]

@@ -1,0 +1,48 @@
+"""A ticket's branch as a change for review, with the table of what is proven. Asked for twice it happens once."""
+
+from shopfloor.board import queries, service
+from shopfloor.evidence import queries as evidence
+from shopfloor.forges import queries as changes
+from shopfloor.forges.models import Change
+from shopfloor.forges.rules import ChangeState
+from shopfloor.kit import log
+from shopfloor.kit.errors import Problem
+from shopfloor.projects import queries as projects
+from shopfloor.workorders.steps import Tools
+
+logger = log.get(__name__)
+
+
+async def offer(tools: Tools, ticket_id: str) -> Change | None:
+    """Offer the ticket's head, or bring what was offered up to date; None when there is nothing new, or the forge says no."""
+    async with tools.database.reading() as session:
+        ticket = await queries.get(session, ticket_id)
+        project = await projects.get(session, ticket.project_id)
+        if not (ticket.branch and ticket.head_commit and ticket.base_commit and ticket.base_branch):
+            return None
+        table = await evidence.evidence_table(session, ticket_id, ticket.head_commit)
+        there = await changes.get(session, ticket.change_id) if ticket.change_id else None
+        standing = await evidence.proven(session, ticket_id, ticket.head_commit)
+    offered = there is not None and there.head_commit == ticket.head_commit
+    if there is not None and (there.state != ChangeState.OPEN or (offered and not standing)):
+        return there
+    try:
+        change = await tools.repositories.forge(project.repository_url).open_change(
+            tools.database,
+            issue=ticket.github_issue_number,
+            evidence=table,
+            work_order_id=ticket_id,
+            repository_url=project.repository_url,
+            base_branch=ticket.base_branch,
+            base_commit=ticket.base_commit,
+            head_branch=ticket.branch,
+            head_commit=ticket.head_commit,
+            title=ticket.title,
+            body=ticket.description,
+        )
+    except Problem as problem:
+        logger.warning("ticket_offer_failed", ticket_id=ticket_id, code=problem.code, reason=problem.message)
+        return None
+    async with tools.database.transaction() as session:
+        await service.set_change(session, await queries.locked(session, ticket_id), change.change_id)
+    return change

@@ -1,0 +1,87 @@
+"""The doors of the queue: the loops that dispatch, follow orders, and find what a crash left."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from shopfloor.events import log as events
+from shopfloor.events.bus import Published
+from shopfloor.kit import log
+from shopfloor.kit.background import Background
+from shopfloor.sandboxes.rules import LIVE
+from shopfloor.tasks import queries, service
+from shopfloor.tasks.steps.dispatch import dispatch
+from shopfloor.tasks.steps.pick import next_due
+from shopfloor.workorders.steps import Claimer, Tools
+
+logger = log.get(__name__)
+
+HEAR = (
+    "task.created",
+    "task.changed",
+    "task.status_changed",
+    "work_order.status_changed",
+    "sandbox.state_changed",
+    "project.changed",
+    "account.resumed",
+)
+LOOK_SECONDS = 5.0
+"""Nothing should need it: how often the queue is looked at, and orders' ends are, that no fact told of."""
+
+
+@dataclass
+class Dispatcher:
+    """The part of one engine process that turns tasks into work orders."""
+
+    tools: Tools
+    claimer: Claimer
+    background: Background
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a task may have become able to start."""
+
+    def launch(self) -> None:
+        """Begin."""
+        self.background.keep("tasks_hear", self._hear)
+        self.background.keep("tasks_sweep", self._sweep)
+        self.background.keep("tasks_dispatch", self._dispatch)
+
+    async def _dispatch(self) -> None:
+        """Start tasks for as long as there are some and places for them; then wait for a fact."""
+        while True:
+            self.wanted.clear()
+            while await dispatch(self.tools, self.claimer):
+                pass
+            async with self.tools.database.reading() as session:
+                due = await next_due(session)
+            try:
+                await asyncio.wait_for(self.wanted.wait(), LOOK_SECONDS if due is None else min(due, LOOK_SECONDS))
+            except TimeoutError:
+                continue
+
+    async def _hear(self) -> None:
+        """Follow orders as they move, and wake the dispatcher."""
+        async with self.tools.hub.subscribe(events.Filters(event_types=frozenset(HEAR))) as feed:
+            self.wanted.set()
+            async for event in feed:
+                await self._take(event)
+
+    async def _take(self, event: Published) -> None:
+        if event.event_type == "work_order.status_changed":
+            await self._follow(event.entity_id)
+        if event.event_type != "sandbox.state_changed" or event.payload.get("after") not in LIVE:
+            self.wanted.set()
+
+    async def _follow(self, order_id: str) -> None:
+        async with self.tools.database.reading() as session:
+            if await queries.of_order(session, order_id) is None:
+                return
+        async with self.tools.database.transaction() as session:
+            await service.follow(session, order_id, self.tools.settings.scheduling)
+
+    async def _sweep(self) -> None:
+        """Make up for what no fact told of, or a crash cut off."""
+        while True:
+            async with self.tools.database.reading() as session:
+                left = await queries.astray(session)
+            for order_id in left:
+                await self._follow(order_id)
+            await asyncio.sleep(LOOK_SECONDS)
