@@ -97,7 +97,7 @@ async def failed_after_merge(session: Session) -> list[tuple[Ticket, CheckRun]]:
         CheckRun, sa.and_(CheckRun.subject_id == Ticket.ticket_id, CheckRun.commit == Ticket.merge_commit)
     )
     failed = (CheckRun.purpose == "merged", CheckRun.verdict == "failed")
-    return [tuple(row) for row in await session.execute(query.where(Ticket.status == "done", *failed))]
+    return [(row[0], row[1]) for row in await session.execute(query.where(Ticket.status == "done", *failed))]
 
 
 async def refused_unheard(session: Session) -> list[tuple[Ticket, QueuedMerge]]:
@@ -105,4 +105,4 @@ async def refused_unheard(session: Session) -> list[tuple[Ticket, QueuedMerge]]:
     same = sa.and_(QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit)
     query = sa.select(Ticket, QueuedMerge).join(QueuedMerge, same)
     mine = query.where(Ticket.status == "done", QueuedMerge.state == "refused", Ticket.merge_commit.is_(None))
-    return [tuple(row) for row in await session.execute(mine)]
+    return [(row[0], row[1]) for row in await session.execute(mine)]

@@ -24,7 +24,7 @@ from shopfloor.workorders.steps import Tools
 logger = log.get(__name__)
 
 LOOK_SECONDS = 5.0
-PURPOSE, AFTERWARDS = "union", "merged"
+PURPOSE, AFTERWARDS, QUEUE = "union", "merged", "merge queue"
 WAKING = frozenset({"merge_queue.changed", "check_run.state_changed", "change.merged", "TICKET_TRANSITIONED"})
 
 
@@ -230,15 +230,22 @@ async def send_back(tools: Tools) -> int:
         refused = await merge_queries.refused_unheard(session)
         broken = await merge_queries.failed_after_merge(session)
     for ticket, row in refused:
-        await _back(tools, ticket.ticket_id, How.FAILED, f"it was not merged: {row.reason}")
+        why = f"it was not merged: {row.reason}"
+        await move(
+            tools, ticket.ticket_id, Column.BUILDING, how=How.FAILED, by=QUEUE, reason=why[:2000], expected=Column.DONE
+        )
     for ticket, run in broken:
-        async with tools.database.transaction() as session:
-            begun_anew = dict.fromkeys(("branch", "base_commit", "head_commit", "change_id", "merge_commit"))
-            await service.change(session, await queries.locked(session, ticket.ticket_id), **begun_anew)
-        reason = f"after its merge as {run.commit[:12]} it does not hold: {run.reason}"
-        await _back(tools, ticket.ticket_id, How.REOPENED, reason)
+        await _reopen(tools, ticket.ticket_id, f"after its merge as {run.commit[:12]} it does not hold: {run.reason}")
     return len(refused) + len(broken)
 
 
-async def _back(tools: Tools, ticket_id: str, how: How, reason: str) -> None:
-    await move(tools, ticket_id, Column.BUILDING, how=how, by="merge queue", reason=reason[:2000], expected=Column.DONE)
+async def _reopen(tools: Tools, ticket_id: str, reason: str) -> None:
+    """Back to work on a new branch: the old one is merged and gone. In one step, so that no task begins at what is gone."""
+    async with tools.database.transaction() as session:
+        _, ticket = await queries.locked_with_project(session, ticket_id)
+        if ticket.status != Column.DONE or ticket.merge_commit is None:
+            return
+        await service.change(
+            session, ticket, branch=None, base_commit=None, head_commit=None, change_id=None, merge_commit=None
+        )
+        await service.record_move(session, ticket, Column.BUILDING, how=How.REOPENED, by=QUEUE, reason=reason[:2000])
