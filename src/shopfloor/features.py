@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from shopfloor.agents import routes as agents
 from shopfloor.events import routes as events
+from shopfloor.evidence import routes as evidence
 from shopfloor.forges import routes as forges
 from shopfloor.gateway import routes as gateway
 from shopfloor.messages import routes as messages
@@ -23,5 +24,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     forges.hooks,
     agents.router,
     projects.router,
+    evidence.router,
     gateway.router,
 )

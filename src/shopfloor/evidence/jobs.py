@@ -31,9 +31,11 @@ class Checks:
     driven: dict[str, str] = field(default_factory=dict)
     """Run id -> its sandbox, of the runs that this process drives."""
     awake: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def launch(self) -> None:
         """Take back what dead engines left, then begin to claim."""
+        self._idle.set()
         await self.tend()
         self.background.keep("checks_listen", self._listen)
         self.background.keep("checks_claim", self._claim)
@@ -71,6 +73,7 @@ class Checks:
             return False
         assert run.sandbox_id
         self.driven[run.run_id] = run.sandbox_id
+        self._idle.clear()
         self.background.start(f"check_run {run.run_id}", self._drive(run))
         return True
 
@@ -80,6 +83,12 @@ class Checks:
         finally:
             del self.driven[run.run_id]
             self.awake.set()
+            if not self.driven:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Answer once nothing is driven."""
+        await self._idle.wait()
 
     async def _tend(self) -> None:
         while True:

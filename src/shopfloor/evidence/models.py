@@ -8,7 +8,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from shopfloor.kit.db import Base, db_time
 
-
 _OPEN = sa.text("state IN ('queued', 'running')")
 OPEN_ONLY: Any = {"postgresql_where": _OPEN, "sqlite_where": _OPEN}
 """Of the same subject, purpose and commit there is one open run at a time."""
