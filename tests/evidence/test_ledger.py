@@ -15,7 +15,7 @@ from shopfloor.evidence.rules import MOST_ATTEMPTS, MOST_CRITERIA, BadCheck, Ver
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database
 from shopfloor.kit.errors import Forbidden, Problem
-from shopfloor.sandboxes.service import Sandboxes
+from shopfloor.sandboxes.service import CapacityExhausted, Sandboxes
 from tests.evidence.conftest import project
 
 A, B = "a" * 40, "b" * 40
@@ -203,6 +203,19 @@ async def test_many_engines_never_claim_a_run_twice_nor_more_places_than_there_a
         await asked(database, f"{number}" * 40)
     taken = await asyncio.gather(*(claimed(database, house, f"e{number}") for number in range(8)))
     assert len({run.run_id for run in taken if run}) == len([run for run in taken if run]) == 2
+
+
+async def test_orders_without_end_leave_the_next_place_to_a_run_that_waits(
+    database: Database, house: Sandboxes
+) -> None:
+    await added(database, COMMAND)
+    await asked(database)
+    house.promised = 1
+    async with database.transaction() as session:
+        await house.reserve(session, "order-1", "local")
+        with pytest.raises(CapacityExhausted):
+            await house.reserve(session, "order-2", "local")
+    assert await claimed(database, house)
 
 
 async def test_a_check_is_written_down_once(database: Database, house: Sandboxes) -> None:

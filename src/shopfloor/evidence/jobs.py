@@ -59,17 +59,18 @@ class Checks:
                 continue
 
     async def claim_one(self) -> bool:
-        """Claim the oldest run and begin to drive it; answers whether there was one."""
-        if len(self.driven) >= self.bench.settings.checks.max_runs:
+        """Claim the oldest run and begin to drive it; answers whether there was one. Without a place, the next free one is ours."""
+        sandboxes, settings = self.bench.sandboxes, self.bench.settings.checks
+        sandboxes.promised = 0
+        if len(self.driven) >= settings.max_runs:
             return False
         async with self.bench.database.reading() as session:
             if not await queries.anything_queued(session):
                 return False
         async with self.bench.database.transaction() as session:
-            run = await service.claim(
-                session, self.bench.sandboxes, self.bench.engine_id, sandbox_type=self.bench.settings.checks.sandbox
-            )
+            run = await service.claim(session, sandboxes, self.bench.engine_id, sandbox_type=settings.sandbox)
         if run is None:
+            sandboxes.promised = 1
             return False
         assert run.sandbox_id
         self.driven[run.run_id] = run.sandbox_id
