@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -257,8 +256,3 @@ async def evidence_table(session: Session, subject_id: str, commit: str) -> list
             told += [f"on {commit[:12]}", f"by {one.evidence.said_by}", one.evidence.reason[:200]]
         rows.append((one.criterion.text, ", ".join(filter(None, told))))
     return rows
-
-
-def view(row: Evidence) -> dict[str, Any]:
-    """A row of the ledger as plain values."""
-    return {name: getattr(row, name) for name in Proof.__dataclass_fields__}

@@ -187,7 +187,7 @@ async def _insert_once(session: Session, row: dict[str, Any]) -> bool:
 async def claim(session: Session, sandboxes: Sandboxes, engine_id: str, *, sandbox_type: str) -> CheckRun | None:
     """Take the oldest queued run with a sandbox place; None when there is no run or no place."""
     await sandboxes.lock_places(session)
-    if not await sandboxes.has_place(session):
+    if not await sandboxes.has_place(session, promised=True):
         return None
     oldest = (
         sa.select(CheckRun.run_id)
@@ -212,7 +212,8 @@ async def claim(session: Session, sandboxes: Sandboxes, engine_id: str, *, sandb
         return None
     assert run.sandbox_id
     # With an attempt: as one that nobody watches, it would be ended between two checks.
-    await sandboxes.reserve(session, run.sandbox_id, sandbox_type, attempt_id=run.run_id, fencing=run.attempts)
+    columns = {"attempt_id": run.run_id, "fencing": run.attempts}
+    await sandboxes.reserve(session, run.sandbox_id, sandbox_type, promised=True, **columns)
     await _tell_run(session, run, before=RunState.QUEUED, after=RunState.RUNNING)
     return run
 
