@@ -9,6 +9,7 @@ from shopfloor.gateway import routes as gateway
 from shopfloor.messages import routes as messages
 from shopfloor.projects import routes as projects
 from shopfloor.sandboxes import routes as sandboxes
+from shopfloor.workorders import gate_routes as git_gate
 from shopfloor.workorders import pin_routes as pins
 from shopfloor.workorders import routes as workorders
 
@@ -16,6 +17,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     gateway.models,  # first: an agent waits for each of its calls
     workorders.router,
     pins.router,
+    git_gate.router,
     events.router,
     messages.router,
     sandboxes.router,

@@ -25,7 +25,7 @@ from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec,
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
-from shopfloor.workorders.steps import Brief, Claimed, Tools
+from shopfloor.workorders.steps import Brief, Claimed, Tools, gate
 from shopfloor.workorders.steps.handover import handed_over, recounted
 from shopfloor.workorders.steps.run import TICK_SECONDS, called_off, finish, glance
 
@@ -216,7 +216,7 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
         allow_no_isolation=order.allow_no_isolation,
     )
     view = adapter.view(spec)
-    wired = _wired(profile, order, view, brief)
+    wired = await _wired(profile, order, adapter, view, brief)
     job = await _job(tools, order, attempt, profile, inbox, brief)
     job["agent"]["files"] = dict(wired.files)
     job["api"]["url"] = view.api_url
@@ -224,11 +224,17 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
     return replace(spec, env=agents.agent_environment(profile, wired))
 
 
-def _wired(profile: agents.Profile, order: WorkOrder, view: View, brief: Brief) -> agents.Wiring:
-    """How the agent reaches its model: at the gateway, the sandbox's token in the place of a key."""
+async def _wired(
+    profile: agents.Profile, order: WorkOrder, adapter: Adapter, view: View, brief: Brief
+) -> agents.Wiring:
+    """How the agent reaches its model, at the gateway, and its repository, at the git gate: by the sandbox's token."""
     gateway = f"{view.api_url}/models/{order.account}" if order.account else None
     home = view.path("/home/agent")
-    return agents.wired(profile, gateway=gateway, token=brief.token, home=home, model=order.model)
+    wired = agents.wired(profile, gateway=gateway, token=brief.token, home=home, model=order.model)
+    if not (brief.project and brief.project.git_gate):
+        return wired
+    kind = (await adapter.capabilities()).workspace
+    return replace(wired, files={**wired.files, **gate.settings(order, view, kind, brief.token)})
 
 
 def _labels(order: WorkOrder, attempt: Attempt) -> dict[str, str]:
