@@ -6,11 +6,10 @@ origin hears of it when the order is delivered.
 
 import asyncio
 import shutil
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from shopfloor.forges.mirrors.lending import Lent, lent
 from shopfloor.kit import log
@@ -143,16 +142,15 @@ async def _stored(tools: Tools, guest: Guest, bundle: Path, head: str) -> Artifa
         )
 
 
-def settings(order: WorkOrder, view: View, workspace: Workspace, token: str) -> Mapping[str, str]:
-    """The agent's own git settings, by path below its home: `origin` in its workspace alone, the token for that address alone."""
+def show(job: dict[str, Any], order: WorkOrder, view: View, workspace: Workspace) -> None:
+    """Let a sandbox's job name its origin, and its agent's git show the sandbox's token at that address alone."""
     url = f"{view.api_url}/git/{order.agent_work_order_id}.git"
-    inside = view.path("/workspace")
-    where = [f"gitdir:{inside}/.git", f"gitdir:{inside}/.git/**"]
-    if workspace == Workspace.WORKTREE:  # its .git lies elsewhere, together with others'
-        where = [f"onbranch:{order.git_branch_name}"]
-    include = "".join(f'[includeIf "{condition}"]\n\tpath = origin\n' for condition in where)
-    origin = f'[remote "origin"]\n\turl = {url}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
-    return {
-        ".config/git/config": f'{include}[http "{url}"]\n\textraHeader = Authorization: Bearer {token}\n',
-        ".config/git/origin": f"{origin}[push]\n\tdefault = current\n",
-    }
+    token, files = job["api"]["token"], job["agent"]["files"]
+    told = f'[http "{url}"]\n\textraHeader = Authorization: Bearer {token}\n[push]\n\tdefault = current\n'
+    if workspace == Workspace.WORKTREE:  # its repository is shared with other orders, whose origins are others
+        told += f'[includeIf "onbranch:{order.git_branch_name}"]\n\tpath = origin\n'
+        fetch = "+refs/heads/*:refs/remotes/origin/*"
+        files[".config/git/origin"] = f'[remote "origin"]\n\turl = {url}\n\tfetch = {fetch}\n'
+    else:
+        job["origin"] = url
+    files[".config/git/config"] = told

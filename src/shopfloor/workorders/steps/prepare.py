@@ -216,25 +216,20 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
         allow_no_isolation=order.allow_no_isolation,
     )
     view = adapter.view(spec)
-    wired = await _wired(profile, order, adapter, view, brief)
+    wired = _wired(profile, order, view, brief)
     job = await _job(tools, order, attempt, profile, inbox, brief)
-    job["agent"]["files"] = dict(wired.files)
-    job["api"]["url"] = view.api_url
+    job["agent"]["files"], job["api"]["url"] = dict(wired.files), view.api_url
+    if brief.project and brief.project.git_gate:
+        gate.show(job, order, view, (await adapter.capabilities()).workspace)
     _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
     return replace(spec, env=agents.agent_environment(profile, wired))
 
 
-async def _wired(
-    profile: agents.Profile, order: WorkOrder, adapter: Adapter, view: View, brief: Brief
-) -> agents.Wiring:
-    """How the agent reaches its model, at the gateway, and its repository, at the git gate: by the sandbox's token."""
+def _wired(profile: agents.Profile, order: WorkOrder, view: View, brief: Brief) -> agents.Wiring:
+    """How the agent reaches its model: at the gateway, the sandbox's token in the place of a key."""
     gateway = f"{view.api_url}/models/{order.account}" if order.account else None
     home = view.path("/home/agent")
-    wired = agents.wired(profile, gateway=gateway, token=brief.token, home=home, model=order.model)
-    if not (brief.project and brief.project.git_gate):
-        return wired
-    kind = (await adapter.capabilities()).workspace
-    return replace(wired, files={**wired.files, **gate.settings(order, view, kind, brief.token)})
+    return agents.wired(profile, gateway=gateway, token=brief.token, home=home, model=order.model)
 
 
 def _labels(order: WorkOrder, attempt: Attempt) -> dict[str, str]:
