@@ -1,11 +1,15 @@
 """The git gate: an agent in a real sandbox fetches and pushes with plain git, and the origin hears of it when the order is delivered."""
 
+import contextlib
+import gzip
+import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support import git_http
@@ -233,3 +237,98 @@ def test_an_acknowledged_push_survives_the_death_of_server_and_sandbox(yard: Yar
         "",
     )
     assert git("show", f"{order['git_branch_name']}:one.txt", cwd=yard.bare) == "1"
+
+
+INSTANTS = {
+    "while its pack comes in": "repositories/*/tmp/*/lent.git/objects/pack/*",
+    "when it is a bundle": "repositories/*/tmp/*/out.bundle",
+    "while it is stored": "blobs/.incoming-*",
+    "while it is imported": "repositories/*/tmp/*/pack",
+}
+
+
+@pytest.mark.parametrize("instant", INSTANTS.values(), ids=INSTANTS)
+def test_a_server_that_dies_during_a_push_takes_it_or_not_and_the_next_try_is_acknowledged(
+    yard: Yard, instant: str
+) -> None:
+    clone = "branch=$(git branch --show-current) && git clone -q $(git remote get-url origin) /tmp/elsewhere && cd /tmp/elsewhere"
+    work = f"head -c 9000000 /dev/urandom > large.bin && {COMMIT} && echo begins"
+    push = "until git push -q origin HEAD:$branch 2>/dev/null; do sleep 0.2; done && echo acknowledged"
+    order_id = yard.order({"run": f"{clone} && {work} && {push}"})
+    until(lambda: "begins" in yard.printed(order_id), what="the push")
+    with contextlib.suppress(AssertionError):  # it may have been faster than we look
+        until(lambda: any(yard.house.data.glob(instant)), limit=5)
+    yard.house.kill()
+    yard.house.start()
+    order = yard.house.finished(order_id)
+    assert order["status"] == "completed", (order["reason"], yard.printed(order_id))
+    assert "acknowledged" in yard.printed(order_id)
+    assert git("cat-file", "-s", f"{order['git_branch_name']}:large.bin", cwd=yard.bare) == "9000000"
+
+
+@dataclass
+class Knock:
+    """At the sandboxes' door, with the token of a sandbox whose agent waits."""
+
+    http: httpx.Client
+    order_id: str
+    token: str
+
+    def get(self, path: str, token: str | None = None, **headers: str) -> httpx.Response:
+        shown = {"Authorization": f"Bearer {token or self.token}"} | headers
+        return self.http.get(path.replace("ORDER", self.order_id), headers=shown)
+
+
+@pytest.fixture
+def knock(yard: Yard) -> Iterator[Knock]:
+    order_id = yard.order({"say": "ready"}, WAIT)
+    until(lambda: any(e["event"] == "agent.message" for e in yard.house.events(order_id)), what="the agent to speak")
+    inbox = yard.house.data / "inboxes" / yard.house.show(order_id)["sandbox_identifier"]
+    token = json.loads((inbox / "job.json").read_text())["api"]["token"]
+    door = httpx.HTTPTransport(uds=str(yard.house.data / "door.sock"))
+    with httpx.Client(transport=door, base_url="http://door", timeout=60) as http:
+        yield Knock(http, order_id, token)
+    yard.house.post(f"/agent-work-orders/{order_id}/cancel")
+
+
+REFS = "/git/ORDER.git/info/refs?service=git-receive-pack"
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status"),
+    [
+        (REFS, None, 200),
+        (REFS, f"sfs_{'x' * 43}", 401),
+        (REFS, TOKEN, 401),
+        ("/git/wo-22222222.git/info/refs?service=git-upload-pack", None, 404),
+        ("/git/ORDER.git/info/refs?service=git-upload-archive", None, 404),
+        ("/git/ORDER.git/HEAD", None, 404),
+        ("/git/ORDER.git/objects/info/packs", None, 404),
+        ("/git/../api/v1/agent-work-orders", None, 403),
+    ],
+)
+def test_the_door_opens_for_its_own_repository_alone(knock: Knock, path: str, token: str | None, status: int) -> None:
+    assert knock.get(path, token).status_code == status
+
+
+def test_what_is_no_push_is_refused_in_words(knock: Knock) -> None:
+    path, bearer = f"/git/{knock.order_id}.git/git-receive-pack", {"Authorization": f"Bearer {knock.token}"}
+    bad = [
+        (b"hello", {}),
+        (b"0000", {"Content-Encoding": "br"}),
+        (b"not gzip", {"Content-Encoding": "gzip"}),
+        (gzip.compress(b"00"), {"Content-Encoding": "gzip"}),
+    ]
+    answers = [knock.http.post(path, content=body, headers=bearer | headers) for body, headers in bad]
+    assert [(answer.status_code, answer.headers["content-type"].partition(";")[0]) for answer in answers] == [
+        (422, "text/plain")
+    ] * 4
+
+
+def test_people_do_not_come_in_by_the_gate(knock: Knock, yard: Yard) -> None:
+    """Not even with a sandbox's token: the gate is at the sandboxes' own door."""
+    path = REFS.replace("ORDER", knock.order_id)
+    answers = [
+        yard.house.client.get(path, headers=headers) for headers in ({}, {"Authorization": f"Bearer {knock.token}"})
+    ]
+    assert [answer.status_code for answer in answers] == [403, 403]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import IO
 
 from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from shopfloor.auth import guard
@@ -47,6 +47,8 @@ def _served(serve: Serve) -> Callable[[Request], Awaitable[Response]]:
             return await serve(house, guest, request)
         except Problem as problem:
             return PlainTextResponse(f"{problem.message.rstrip('.')}. {problem.hint}\n", problem.status)
+        except ClientDisconnect:  # its git was stopped
+            return Response(status_code=400)
 
     return route
 
@@ -74,7 +76,7 @@ async def _fetch(house: Tools, guest: Guest, request: Request) -> Response:
 
 async def _push(house: Tools, guest: Guest, request: Request) -> Response:
     """Commits of the sandbox."""
-    async with _alone(house, guest.attempt.sandbox_id), lending(house, guest) as view:
+    async with _alone(house, f"{guest.attempt.sandbox_id} pushes"), lending(house, guest) as view:
         with tempfile.TemporaryFile(dir=view.folder, buffering=0) as body:
             await _spool(request, body, 2 * house.settings.max_upload_bytes)
             size = os.fstat(body.fileno()).st_size
