@@ -132,7 +132,7 @@ def test_its_own_branch_is_not_deleted(yard: Yard) -> None:
 def test_the_branch_goes_only_forward(yard: Yard) -> None:
     """What was pushed once is never taken back, and an end beside it is not passed over in silence."""
     push = f"echo 1 > one.txt && {COMMIT} && git push -q origin HEAD"
-    amended = "git -c user.name=A -c user.email=a@a commit -q --amend -m other && git push --force origin HEAD 2>&1"
+    amended = f"git reset -q --hard HEAD~1 && echo 2 > one.txt && {COMMIT} && git push --force origin HEAD 2>&1"
     order, printed = yard.run(push, amended)
     assert "the branch only goes forward" in printed
     assert (order["status"], "does not contain it" in order["reason"]) == ("failed", True), order["reason"]
@@ -146,6 +146,19 @@ def test_what_was_pushed_from_another_clone_is_delivered(yard: Yard) -> None:
     )
     assert order["status"] == "completed", (order["reason"], printed)
     assert git("show", f"{order['git_branch_name']}:two.txt", cwd=yard.bare) == "2"
+
+
+def test_what_was_pushed_from_another_clone_on_top_of_an_earlier_step_is_delivered(yard: Yard) -> None:
+    """The last step's own commit is empty: it adds nothing to what was pushed."""
+    clone = "branch=$(git branch --show-current) && git clone -q -b $branch $(git remote get-url origin) /tmp/elsewhere"
+    push = f"{clone} && cd /tmp/elsewhere && echo 2 > two.txt && {COMMIT} && git push -q origin HEAD"
+    wait = "until git ls-remote --heads origin | grep -q feat; do sleep 0.2; done"  # until the plan was taken in
+    script = {"plan": [{"write": {"path": "plan.md", "content": "x\n"}}], "build": [{"run": f"{wait} && {push}"}]}
+    url: Any = yard.server.url(yard.bare.name)
+    order = yard.house.finished(yard.house.order(url, script, workflow_type="plan_build", max_attempts=1))
+    assert order["status"] == "completed", (order["reason"], yard.printed(order["agent_work_order_id"]))
+    files = git("ls-tree", "-r", "--name-only", order["git_branch_name"], cwd=yard.bare).split()
+    assert {"plan.md", "two.txt"} < set(files)
 
 
 def test_a_fetch_shows_the_base_branch_and_the_orders_own_and_nothing_else(yard: Yard) -> None:

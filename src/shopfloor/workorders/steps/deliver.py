@@ -80,12 +80,12 @@ async def _head(tools: Tools, order: WorkOrder, attempt_id: str, promised: str |
     head, url = await _promised(tools, order, promised), order.repository_url
     if await tools.repositories.contains(url, head, pushed):
         return head
-    changed = await tools.repositories.progress(url, head, order.base_commit)
-    if changed.git_files_changed == 0 or await tools.repositories.contains(url, pushed, head):
+    merged = await tools.repositories.mergeable(url, pushed, head)
+    if merged.clean and not merged.adds:
         return pushed
     raise NothingDelivered(
-        f"the agent pushed {pushed[:12]} and ended with {head[:12]}, which does not contain it",
-        hint="Nothing was delivered, both are kept. Retry, and ask the agent to merge the two or to leave one.",
+        f"the agent pushed {pushed[:12]} and ended with {head[:12]}, which has other changes and does not contain it",
+        hint="Nothing was delivered, both are kept. Retry, and ask the agent to bring the two together.",
     )
 
 
