@@ -105,11 +105,12 @@ async def blocked_by(session: Session, ticket_id: str) -> list[tuple[str, str]]:
 
 
 async def waited_for(session: Session, ticket_id: str) -> list[str]:
-    """The tickets of another's dependencies that are not done yet, archived ones aside."""
+    """The tickets of another's dependencies whose work is not in the base yet: not done, or not merged; archived ones aside."""
     query = (
         sa.select(Ticket.ticket_id)
         .join(TicketDependency, TicketDependency.blocked_by == Ticket.ticket_id)
-        .where(TicketDependency.ticket_id == ticket_id, Ticket.status != Column.DONE, Ticket.archived_at.is_(None))
+        .where(TicketDependency.ticket_id == ticket_id, Ticket.archived_at.is_(None))
+        .where(sa.or_(Ticket.status != Column.DONE, sa.and_(Ticket.branch.is_not(None), Ticket.merge_commit.is_(None))))
         .order_by(Ticket.ticket_id)
     )
     return list(await session.scalars(query))
