@@ -1,9 +1,12 @@
 """From a task made by API to a delivered branch, on the real platform (ORC-02, ORC-04, RES-01)."""
 
+import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.platform import Platform, folder, git, platform, sample_repository, until
@@ -79,3 +82,93 @@ def test_a_pending_task_made_by_api_is_done_without_anybody(house: Platform, pro
     assert git("show", f"{order['git_branch_name']}:done.txt", cwd=origin) == "yes"
     assert task["sandbox_id"] == order["sandbox_identifier"]
     assert told(house, task["task_id"]) == ["running", "completed"]
+
+
+def test_a_chain_of_tasks_runs_in_its_order(house: Platform, project: str) -> None:
+    first = make(house, project)
+    second = make(house, project, depends_on=[first])
+    last = make(house, project, depends_on=[first, second])
+    tasks = [reached(house, task_id, *ENDS) for task_id in (first, second, last)]
+    assert [task["status"] for task in tasks] == ["completed"] * 3
+    assert all(one["ended_at"] <= two["started_at"] for one, two in pairwise(tasks))
+
+
+def test_a_failing_task_is_tried_again_with_its_reason_and_then_fails(house: Platform, project: str) -> None:
+    """W12; the reason reaches the next try and the task."""
+    task_id = make(
+        house, project, [{"write": {"path": "half.txt", "content": "h\n"}}, {"fail": "no way"}], max_retries=1
+    )
+    task = reached(house, task_id, "failed")
+    order = house.show(task["work_order_id"])
+    assert (task["retries"], order["attempts"], "no way" in task["reason"]) == (1, 2, True)
+    assert told(house, task_id) == ["running", "pending", "running", "failed"]
+
+
+def test_a_try_that_succeeds_after_a_failure_keeps_what_was_there(house: Platform, project: str, origin: Path) -> None:
+    script = [{"write": {"path": "done.txt", "content": "yes\n"}}, {"fail": "not yet", "if_attempt": 1}]
+    task = reached(house, make(house, project, script), *ENDS)
+    assert (task["status"], task["retries"]) == ("completed", 1), task["reason"]
+
+
+def test_cancelling_reaches_the_agent(house: Platform, project: str) -> None:
+    """TSK-08"""
+    task = spoken(house, make(house, project, WAIT))
+    house.post(f"/tasks/{task['task_id']}/cancel", {"reason": "not wanted any more"})
+    ended = reached(house, task["task_id"], *ENDS)
+    assert (ended["status"], ended["reason"]) == ("cancelled", "not wanted any more")
+    assert house.get(f"/sandboxes/{task['sandbox_id']}")["state"] == "TERMINATED"
+
+
+def test_a_task_whose_time_is_up_fails_without_anybody_asking(house: Platform, project: str) -> None:
+    """W12, TSK-15: no call is needed."""
+    task = spoken(house, make(house, project, WAIT))
+    house.post(f"/tasks/{task['task_id']}/set-timeout", {"timeout_seconds": 1})
+    ended = reached(house, task["task_id"], *ENDS)
+    assert (ended["status"], "longer than" in ended["reason"]) == ("failed", True)
+
+
+def test_the_sandbox_of_a_task_says_so_and_reports_by_its_own_token(house: Platform, project: str) -> None:
+    """RES-01, EVT-10, LIF-05: through the door that is meant for sandboxes and by the token in its job."""
+    task = spoken(house, make(house, project, WAIT))
+    job = json.loads((house.data / "inboxes" / task["sandbox_id"] / "job.json").read_text())
+    headers = {"Authorization": f"Bearer {job['api']['token']}"}
+    body = {"status": "completed", "summary": "done", "files_changed": []}
+    path = f"http://door/api/v1/sandbox/task/{task['task_id']}/results"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(house.data / "door.sock"))) as door:
+        answer = door.post(path, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["result"]) == (200, body), answer.text
+        assert (
+            door.post(path.replace(task["task_id"], make(house, project)), json=body, headers=headers).status_code
+            == 403
+        )
+        assert door.post(path, json=body).status_code == 401
+        assert door.get(f"http://door/api/v1/tasks/{task['task_id']}", headers=headers).status_code == 403
+    assert house.get(f"/sandboxes/{task['sandbox_id']}/task")["task_id"] == task["task_id"]
+    house.post(f"/tasks/{task['task_id']}/cancel")
+    reached(house, task["task_id"], *ENDS)
+
+
+def test_a_killed_server_neither_loses_nor_repeats_a_task(origin: Path) -> None:
+    """W08: after kill -9 the task is completed by the one order it has."""
+    with platform(heartbeat_seconds=1) as fresh:
+        project = make_project(fresh, origin, autonomy=True)
+        slow = [{"say": "working"}, {"delay": 3}, *WRITE]
+        task_id = make(fresh, project, slow)
+        after = make(fresh, project, depends_on=[task_id])
+        before = spoken(fresh, task_id)
+        fresh.kill()
+        fresh.start()
+        ended = reached(fresh, task_id, *ENDS)
+        assert (ended["status"], ended["work_order_id"]) == ("completed", before["work_order_id"])
+        assert reached(fresh, after, *ENDS)["status"] == "completed"
+        assert told(fresh, task_id) == ["running", "completed"]
+
+
+def test_a_project_without_autonomy_starts_nothing_by_itself(house: Platform, origin: Path) -> None:
+    project = make_project(house, origin)
+    waits, forced = make(house, project), make(house, project, force=True)
+    assert reached(house, forced, *ENDS)["status"] == "completed"
+    assert show(house, waits)["status"] == "pending"
+    answer = house.client.patch(f"/api/v1/projects/{project}", json={"autonomy": True})
+    assert answer.status_code == 200
+    assert reached(house, waits, *ENDS)["status"] == "completed"

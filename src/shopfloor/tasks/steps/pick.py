@@ -151,7 +151,8 @@ async def _heads(session: Session) -> Sequence[tuple[Task, Project]]:
             .scalar_subquery()
         )
         query = sa.select(Task, Project).join(Project, Task.task_id == first)
-        found += (await session.execute(query if forced else query.where(Project.autonomy.is_(True)))).tuples().all()
+        rows = await session.execute(query if forced else query.where(Project.autonomy.is_(True)))
+        found += [(task, project) for task, project in rows]
     return found
 
 
