@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from shopfloor.agents import routes as agents
 from shopfloor.board import routes as board
 from shopfloor.events import routes as events
+from shopfloor.evidence import routes as evidence
 from shopfloor.forges import routes as forges
 from shopfloor.gateway import routes as gateway
 from shopfloor.messages import routes as messages
@@ -29,5 +30,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     tasks.router,
     results.router,
     *board.ROUTERS,
+    evidence.router,
     gateway.router,
 )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shopfloor.events.bus import Hub
+from shopfloor.events.log import Filters
 from shopfloor.evidence import queries, service
 from shopfloor.evidence.jobs import Checks
 from shopfloor.evidence.models import CheckRun, Criterion
@@ -54,8 +55,8 @@ class Code:
     base: str = ""
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def commit(self, files: dict[str, str | None], *, on: str | None = None) -> str:
-        """A commit on its own branch: these files written (None: deleted)."""
+    def commit(self, files: Mapping[str, str | Path | None], *, on: str | None = None) -> str:
+        """A commit on its own branch: these files written (None: deleted, a path: a link to it)."""
         branch = f"b{next(self.numbers)}"
         clone = self.origin.parent / f"clone-{branch}"
         git("clone", "-q", str(self.origin), str(clone), cwd=self.origin.parent)
@@ -63,6 +64,8 @@ class Code:
         for name, content in files.items():
             if content is None:
                 (clone / name).unlink()
+            elif isinstance(content, Path):
+                (clone / name).symlink_to(content)
             else:
                 (clone / name).parent.mkdir(parents=True, exist_ok=True)
                 (clone / name).write_text(content)
@@ -101,33 +104,28 @@ class House:
         return run
 
     async def done(self, run_id: str) -> CheckRun:
-        async def look() -> CheckRun | None:
-            async with self.database.reading() as session:
-                run = await queries.run(session, run_id)
-            return run if run.state == "done" else None
-
-        return await until(look)
+        """The run, once it has ended."""
+        async with asyncio.timeout(PATIENCE), self.hub.subscribe(Filters(entity_ids=frozenset({run_id}))) as news:
+            while True:
+                async with self.database.reading() as session:
+                    run = await queries.run(session, run_id)
+                if run.state == "done":
+                    return run
+                await news.take()
 
     async def standing(self, subject_id: str, commit: str) -> list[Standing]:
         async with self.database.reading() as session:
             return (await queries.standings(session, {subject_id: commit}))[subject_id]
 
-    async def verdict(self, commit: str, *, how: dict[str, Any] | None = None, **check: Any) -> tuple[str, str]:
+    async def verdict(self, commit: str, **check: Any) -> tuple[str, str]:
         """What one check finds of a commit: (verdict, reason)."""
-        subject = f"ticket-{commit[:8]}-{id(check)}"
+        subject = f"ticket-{next(self.code.numbers)}"
         await self.criterion(subject, **check)
-        await self.done((await self.ask(subject, commit, **(how or {}))).run_id)
+        await self.done((await self.ask(subject, commit)).run_id)
         (found,) = await self.standing(subject, commit)
         assert found.evidence is not None
         assert found.evidence.verdict == found.verdict
         return found.evidence.verdict, found.evidence.reason
-
-
-async def until[T](look: Callable[[], Awaitable[T | None]]) -> T:
-    async with asyncio.timeout(PATIENCE):
-        while (found := await look()) is None:
-            await asyncio.sleep(0.05)
-    return found
 
 
 @contextlib.asynccontextmanager
@@ -139,6 +137,7 @@ async def engine_over(database: Database, data: Path, **settings: Any) -> AsyncI
     sandboxes = Sandboxes(found, database, "host-test")
     engine = Engine(database, host_id="host-test", lease_seconds=2)
     await engine.beat()
+    background.keep("beat", lambda: _beat(engine))
     bench = Bench(
         settings=found,
         database=database,
@@ -154,6 +153,12 @@ async def engine_over(database: Database, data: Path, **settings: Any) -> AsyncI
     finally:
         await background.close()
         await hub.close()
+
+
+async def _beat(engine: Engine) -> None:
+    while True:
+        await asyncio.sleep(engine.lease_seconds / 5)
+        await engine.beat()
 
 
 def project(origin: Path, **columns: Any) -> Project:

@@ -1,13 +1,183 @@
 """What checks find, in real sandboxes over real commits, on both databases."""
 
-from tests.evidence.conftest import RIGHT, House
+from pathlib import Path
+from typing import Any
 
-TEST = {"kind": "test", "name": "tests.test_app"}
+import pytest
+
+from shopfloor.evidence import queries, service
+from shopfloor.forges.mirrors import bundles
+from shopfloor.kit import git as host
+from shopfloor.sandboxes import queries as sandboxes
+from tests.evidence.conftest import FILES, RIGHT, House, engine_over, project
+
+UNIT = "python3 -m unittest tests.test_app"
+COMMAND: dict[str, Any] = {"kind": "command", "command": UNIT}
+TEST: dict[str, Any] = {"kind": "test", "name": "tests.test_app"}
 
 
-async def test_a_command_that_ends_well_on_the_commit_proves_its_criterion(house: House) -> None:
+async def test_a_commit_that_does_it_proves_its_criterion_by_command_and_by_named_test(house: House) -> None:
     commit = house.code.commit(RIGHT)
-    assert await house.verdict(commit, kind="command", command="python3 -m unittest -q tests.test_app") == (
-        "passed",
-        "",
+    assert await house.verdict(commit, **COMMAND) == ("passed", "")
+    assert await house.verdict(commit, **TEST) == ("passed", "")
+
+
+async def test_a_commit_that_does_it_wrong_fails_with_the_exit_code(house: House) -> None:
+    commit = house.code.commit({"app.py": "def add(a, b):\n    return 5\n"})
+    assert await house.verdict(commit, **COMMAND) == ("failed", "exit code 1")
+
+
+async def test_a_commit_that_did_nothing_proves_nothing(house: House) -> None:
+    """An agent that says "done" and did nothing: even what holds anyway is not its work."""
+    verdict, reason = await house.verdict(house.code.commit({}), kind="command", command="true")
+    assert (verdict, "changes nothing" in reason) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("trick", "command", "named"),
+    [
+        ({"tests/test_app.py": None}, "python3 -m unittest discover -s tests", "tests/test_app.py (deleted)"),
+        ({"tests/test_app.py": "import unittest\n"}, UNIT, "tests/test_app.py (changed)"),
+        ({"verify.sh": "exit 0\n"}, "sh verify.sh", "verify.sh (changed)"),
+        ({"unittest.py": "print('Ran 1 test')\n"}, UNIT, "unittest.py (added)"),
+        ({"sitecustomize.py": "import os; os._exit(0)\n"}, UNIT, "sitecustomize.py (added)"),
+        ({"package.json": '{"scripts": {"test": "true"}}'}, "npm test", "package.json (changed)"),
+        ({"package.json": "{broken"}, "npm test", "package.json (changed)"),
+    ],
+)
+async def test_a_commit_that_touches_what_it_is_checked_by_proves_nothing(
+    house: House, trick: dict[str, str | None], command: str, named: str
+) -> None:
+    verdict, reason = await house.verdict(house.code.commit(trick), kind="command", command=command)
+    assert (verdict, named in reason) == ("failed", True)
+
+
+async def test_new_tests_and_other_parts_of_a_harness_file_are_welcome(house: House) -> None:
+    more = {
+        "tests/test_more.py": FILES["tests/test_app.py"],
+        "package.json": FILES["package.json"].replace('"app"', '"better"'),
+    }
+    assert await house.verdict(house.code.commit(RIGHT | more), **COMMAND) == ("passed", "")
+
+
+async def test_a_person_who_looked_at_the_commit_lets_its_changed_tests_count(house: House) -> None:
+    better = {"tests/test_app.py": FILES["tests/test_app.py"] + "\n# clearer\n"}
+    commit = house.code.commit(RIGHT | better)
+    criterion = await house.criterion("TKT-waived", **COMMAND)
+    assert (await house.done((await house.ask("TKT-waived", commit)).run_id)).verdict == "failed"
+    async with house.database.transaction() as session:
+        await service.record_review(session, criterion.criterion_id, commit, "passed", "person:ann", "only a comment")
+    assert (await house.done((await house.ask("TKT-waived", commit, again=True)).run_id)).verdict == "passed"
+    (found,) = await house.standing("TKT-waived", commit)
+    assert found.evidence
+    assert (found.verdict, found.evidence.said_by) == ("passed", "check")
+
+
+async def test_a_named_test_that_is_not_there_fails(house: House) -> None:
+    commit = house.code.commit(RIGHT)
+    missing: dict[str, Any] = {"kind": "test", "name": "tests/test_gone.py::test_x"}
+    assert await house.verdict(commit, **missing) == ("failed", "the commit has no tests/test_gone.py")
+
+
+@pytest.mark.parametrize(
+    "files", [RIGHT, {"app.py": "import os\nos._exit(0)\n"}], ids=["empty selection", "early exit"]
+)
+async def test_a_named_test_that_did_not_run_fails_in_spite_of_exit_code_0(house: House, files: dict[str, str]) -> None:
+    house.project.test_command = "python3 -m unittest discover -s tests -t . -k {test}"
+    commit = house.code.commit(files)
+    name = "nothing_is_called_so" if files is RIGHT else "test_add"
+    verdict, reason = await house.verdict(commit, kind="test", name=name)
+    assert (verdict, "did not say that any test passed" in reason) == ("failed", True)
+
+
+async def test_without_a_test_command_a_named_test_cannot_be_judged(house: House) -> None:
+    house.project.test_command = None
+    verdict, reason = await house.verdict(house.code.commit(RIGHT), **TEST)
+    assert (verdict, "test_command" in reason) == ("error", True)
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [
+        ({"path": "docs/a.md"}, "passed"),
+        ({"path": "docs"}, "passed"),
+        ({"path": "docs/b.md"}, "failed"),
+        ({"path": "docs/b.md", "absent": True}, "passed"),
+        ({"path": "docs/a.md", "absent": True}, "failed"),
+        ({"path": "docs/a.md", "contains": "How it works"}, "passed"),
+        ({"path": "docs/a.md", "contains": "Why"}, "failed"),
+        ({"path": "docs", "contains": "Why"}, "failed"),
+    ],
+)
+async def test_a_file_is_read_from_the_commit(house: House, check: dict[str, Any], verdict: str) -> None:
+    commit = house.code.commit({"docs/a.md": "# How it works\n"})
+    assert (await house.verdict(commit, kind="file", **check))[0] == verdict
+
+
+async def test_a_link_is_not_followed_out_of_the_repository(house: House) -> None:
+    commit = house.code.commit({"passwd": Path("/etc/passwd")})
+    verdict = await house.verdict(commit, kind="file", path="passwd", contains="root")
+    assert verdict == ("failed", "passwd is a symbolic link, which is not followed")
+
+
+async def test_a_commit_that_only_the_host_has_is_checked_without_any_other_work(house: House) -> None:
+    """A merged tree is in no origin yet; the checkout holds its objects and nobody else's."""
+    repositories, url = house.bench.repositories, str(house.code.origin)
+    known = house.code.commit(RIGHT)
+    await repositories.sync(url)
+    place = repositories.place(url)
+    await bundles.orders(place)
+    tree = (await host.run("rev-parse", f"{known}^{{tree}}", git_dir=place.orders)).decode().strip()
+    merged = await repositories.commit_merge(url, tree, (house.code.base,), "merged here")
+    other = await repositories.commit_merge(url, tree, (house.code.base,), "another's work")
+    command = f'test -z "$(git status -s)" && git cat-file -e {merged} && ! git cat-file -e {other} && {UNIT}'
+    assert await house.verdict(merged, kind="command", command=command) == ("passed", "")
+
+
+async def test_a_check_runs_without_token_worker_or_network(house: House) -> None:
+    probe = (
+        "! env | grep -qiE 'token|key|secret|proxy|shopfloor' && test ! -e /in && test ! -e /spool && test -z \"$(ls -A ~)\""
+        " && ! python3 -c \"import socket; socket.create_connection(('127.0.0.1', 8787), 2)\""
+        " && ! python3 -c \"import socket; socket.create_connection(('10.0.0.1', 80), 2)\""
     )
+    assert await house.verdict(house.code.commit(RIGHT), kind="command", command=probe) == ("passed", "")
+
+
+async def test_a_sandbox_that_does_not_isolate_cannot_prove_anything(house: House, place: Path) -> None:
+    async with engine_over(house.database, place / "open", checks={"sandbox": "git_worktree"}) as (checks, hub):
+        other = House(house.database, checks, checks.bench, project(house.code.origin), house.code, hub)
+        await house.checks.background.close()
+        verdict, reason = await other.verdict(house.code.commit(RIGHT), **COMMAND)
+    assert (verdict, "does not isolate" in reason) == ("error", True)
+
+
+async def test_an_origin_that_lacks_the_commit_is_an_error_not_a_pass(house: House) -> None:
+    verdict, reason = await house.verdict("0" * 39 + "1", **COMMAND)
+    assert (verdict, "no commit" in reason) == ("error", True)
+
+
+async def test_the_ledger_keeps_what_was_printed(house: House) -> None:
+    criterion = await house.criterion("TKT-said", kind="command", command="printf 'seen \\033[31mred\\n'; exit 3")
+    run = await house.done((await house.ask("TKT-said", house.code.commit(RIGHT))).run_id)
+    async with house.database.reading() as session:
+        (row,) = await queries.of_criterion(session, criterion.criterion_id)
+    assert (row.verdict, row.output, row.said_by, row.run_id) == ("failed", "seen [31mred", "check", run.run_id)
+    assert row.output_sha256
+    assert house.bench.blobs.path(row.output_sha256).read_bytes() == b"seen \x1b[31mred\n"
+
+
+async def test_each_check_of_a_run_starts_from_the_commit_itself(house: House) -> None:
+    subject = "TKT-clean"
+    for number in range(3):
+        await house.criterion(subject, kind="command", command=f"test ! -e left && touch left && echo {number}")
+    run = await house.done((await house.ask(subject, house.code.commit(RIGHT))).run_id)
+    assert [one["verdict"] for one in run.results] == ["passed"] * 3
+
+
+async def test_nothing_of_a_run_is_left_when_it_is_over(house: House) -> None:
+    await house.verdict(house.code.commit(RIGHT), **COMMAND)
+    await house.checks.idle()
+    async with house.database.reading() as session:
+        assert await sandboxes.live_count(session, "host-test") == 0
+    assert await house.bench.sandboxes.adapter("local").list() == []
+    assert not list(house.bench.repositories.place(str(house.code.origin)).pins.glob("*/check-*"))

@@ -209,6 +209,20 @@ class Conformance:
         info = await shop.ended("sh", "-c", "head -c 8000000 /dev/zero; head -c 8000000 /dev/zero >&2")
         assert info.exit_code == 0
 
+    async def test_what_it_printed_is_kept_outside_whole_up_to_a_mebibyte(self, shop: Shop) -> None:
+        async with shop.running("sh", "-c", "echo out; echo err >&2") as sandbox:
+            await sandbox.wait()
+            assert shop.adapter.output(sandbox.id) == b"out\nerr\n"
+        assert shop.adapter.output(sandbox.id) == b""
+
+    async def test_of_more_the_beginning_and_the_end_are_kept(self, shop: Shop) -> None:
+        talk = "echo begin; head -c 9000000 /dev/zero | tr '\\0' x; echo end"
+        async with shop.running("sh", "-c", talk) as sandbox:
+            await sandbox.wait()
+            kept = shop.adapter.output(sandbox.id)
+        assert (kept[:6], kept[-4:], b" bytes left out]\n" in kept) == (b"begin\n", b"end\n", True)
+        assert len(kept) < 1_200_000
+
     async def test_a_hostile_tree_is_removed_and_its_links_are_not_followed(self, shop: Shop) -> None:
         precious = shop.new_folder("precious")
         (precious / "file").write_text("mine")

@@ -31,9 +31,11 @@ class Checks:
     driven: dict[str, str] = field(default_factory=dict)
     """Run id -> its sandbox, of the runs that this process drives."""
     awake: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def launch(self) -> None:
         """Take back what dead engines left, then begin to claim."""
+        self._idle.set()
         await self.tend()
         self.background.keep("checks_listen", self._listen)
         self.background.keep("checks_claim", self._claim)
@@ -57,20 +59,22 @@ class Checks:
                 continue
 
     async def claim_one(self) -> bool:
-        """Claim the oldest run and begin to drive it; answers whether there was one."""
-        if len(self.driven) >= self.bench.settings.checks.max_runs:
+        """Claim the oldest run and begin to drive it; answers whether there was one. Without a place, the next free one is ours."""
+        sandboxes, settings = self.bench.sandboxes, self.bench.settings.checks
+        sandboxes.promised = 0
+        if len(self.driven) >= settings.max_runs:
             return False
         async with self.bench.database.reading() as session:
             if not await queries.anything_queued(session):
                 return False
         async with self.bench.database.transaction() as session:
-            run = await service.claim(
-                session, self.bench.sandboxes, self.bench.engine_id, sandbox_type=self.bench.settings.checks.sandbox
-            )
+            run = await service.claim(session, sandboxes, self.bench.engine_id, sandbox_type=settings.sandbox)
         if run is None:
+            sandboxes.promised = 1
             return False
         assert run.sandbox_id
         self.driven[run.run_id] = run.sandbox_id
+        self._idle.clear()
         self.background.start(f"check_run {run.run_id}", self._drive(run))
         return True
 
@@ -80,6 +84,12 @@ class Checks:
         finally:
             del self.driven[run.run_id]
             self.awake.set()
+            if not self.driven:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Answer once nothing is driven."""
+        await self._idle.wait()
 
     async def _tend(self) -> None:
         while True:

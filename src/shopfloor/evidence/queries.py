@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -187,7 +186,7 @@ async def standings(session: Session, subjects: Mapping[str, str | None]) -> dic
         stand = rules.stand(
             (here.verdict, here.check_hash) if here else None,
             ever=ever is not None,
-            wanted_hash=rules.check_hash(row.check, row.text),
+            wanted_hash=row.check_hash,
             running=(row.criterion_id, commit) in running,
         )
         found[row.subject_id].append(Standing(row, stand, ever))
@@ -210,7 +209,7 @@ async def _newest(session: Session, subjects: Mapping[str, str | None]) -> dict[
         .where(mine, Evidence.commit.in_(commits))
         .group_by(Evidence.criterion_id, Evidence.commit)
     )
-    query = sa.select(*_LEAN).where(sa.or_(Evidence.id.in_(newest), Evidence.id.in_(here))).order_by(Evidence.id)
+    query = sa.select(*_LEAN).where(Evidence.id.in_(newest.union(here))).order_by(Evidence.id)
     found: dict[tuple[str, str | None], Proof] = {}
     for row in await session.execute(query):
         proof = Proof(*row)
@@ -257,8 +256,3 @@ async def evidence_table(session: Session, subject_id: str, commit: str) -> list
             told += [f"on {commit[:12]}", f"by {one.evidence.said_by}", one.evidence.reason[:200]]
         rows.append((one.criterion.text, ", ".join(filter(None, told))))
     return rows
-
-
-def view(row: Evidence) -> dict[str, Any]:
-    """A row of the ledger as plain values."""
-    return {name: getattr(row, name) for name in Proof.__dataclass_fields__}

@@ -68,6 +68,8 @@ class Sandboxes:
         self._adapters: dict[str, Adapter] = {}
         self.keep: Keep | None = None
         """Asked before anything is removed."""
+        self.promised = 0
+        """Places that the next to become free are kept for, as orders without end would let nothing else have one."""
         self._removing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def adapter(self, sandbox_type: str) -> Adapter:
@@ -92,19 +94,22 @@ class Sandboxes:
         """The sandbox types that exist here."""
         return plugins.names(ADAPTERS)
 
-    async def has_place(self, session: Session) -> bool:
-        """Whether this host may run one more sandbox."""
-        return await queries.live_count(session, self.host_id) < self.settings.max_sandboxes
+    async def has_place(self, session: Session, *, promised: bool = False) -> bool:
+        """Whether this host may run one more sandbox. With `promised`: for whom a place is kept free."""
+        most = self.settings.max_sandboxes - (0 if promised else self.promised)
+        return await queries.live_count(session, self.host_id) < most
 
     async def lock_places(self, session: Session) -> None:
         """Count and take places one transaction after the other; SQLite has one writer anyway."""
         if not self.database.sqlite:
             await session.execute(sa.select(sa.func.pg_advisory_xact_lock(PLACES_LOCK)))
 
-    async def reserve(self, session: Session, sandbox_id: str, sandbox_type: str, **columns: Any) -> SandboxRow:
+    async def reserve(
+        self, session: Session, sandbox_id: str, sandbox_type: str, *, promised: bool = False, **columns: Any
+    ) -> SandboxRow:
         """Take a place for a sandbox to come; raises CapacityExhausted."""
         await self.lock_places(session)
-        if not await self.has_place(session):
+        if not await self.has_place(session, promised=promised):
             raise CapacityExhausted(f"all {self.settings.max_sandboxes} sandboxes of this host are taken")
         row = SandboxRow(
             sandbox_id=sandbox_id,

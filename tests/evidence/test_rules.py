@@ -1,0 +1,196 @@
+"""The law of evidence."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shopfloor.evidence import rules
+from shopfloor.evidence.rules import BadCheck, Stand, Touched, Verdict
+
+PATHS = st.from_regex(r"[a-z]{1,6}(/[a-z]{1,6}){0,3}(\.py)?", fullmatch=True)
+
+
+def changed(path: str, *, same_parts: bool | None = None) -> Touched:
+    return Touched(path=path, existed=True, same_parts=same_parts)
+
+
+def deleted(path: str) -> Touched:
+    return Touched(path=path, existed=True, remains=False)
+
+
+def added(path: str, *, same_parts: bool | None = None) -> Touched:
+    return Touched(path=path, existed=False, same_parts=same_parts)
+
+
+@pytest.mark.parametrize(
+    ("touched", "named"),
+    [
+        (changed("tests/test_a.py"), "tests/test_a.py (changed)"),
+        (deleted("pkg/sub/test_b.py"), "pkg/sub/test_b.py (deleted)"),
+        (deleted("web/button.spec.ts"), "web/button.spec.ts (deleted)"),
+        (added("tests/conftest.py"), "tests/conftest.py (added)"),
+        (added("sub/CONFTEST.py"), "sub/CONFTEST.py (added)"),
+        (added("unittest.py"), "unittest.py (added)"),
+        (added("node_modules/.bin/jest"), "node_modules/.bin/jest (added)"),
+        (changed("Makefile"), "Makefile (changed)"),
+        (changed("package.json", same_parts=False), "package.json (changed)"),
+        (added("pyproject.toml", same_parts=False), "pyproject.toml (added)"),
+        (changed("verify.sh"), "verify.sh (changed)"),
+    ],
+)
+def test_what_steers_the_check_may_not_be_touched(touched: Touched, named: str) -> None:
+    assert rules.tampered([touched], None, "sh ./verify.sh") == [named]
+
+
+@pytest.mark.parametrize(
+    "touched",
+    [
+        added("tests/test_new.py"),
+        added("test_new.py"),
+        changed("app.py"),
+        deleted("app.py"),
+        changed("package.json", same_parts=True),
+        added("pyproject.toml", same_parts=True),
+        added("src/unittest.py"),
+        added("verify.sh"),
+    ],
+)
+def test_work_and_new_tests_are_welcome(touched: Touched) -> None:
+    assert rules.tampered([touched], None, "./verify.sh && python3 app.py") == []
+
+
+def test_who_names_what_is_protected_protects_nothing_else() -> None:
+    touched = [changed("tests/test_a.py"), changed("data/golden.txt"), changed("package.json", same_parts=True)]
+    assert rules.tampered(touched, ["data/**", "package.json"], "true") == [
+        "data/golden.txt (changed)",
+        "package.json (changed)",
+    ]
+    assert rules.tampered(touched, [], "true") == []
+
+
+@given(PATHS)
+def test_a_path_is_meant_by_itself_by_its_name_and_by_two_stars(path: str) -> None:
+    assert all(rules.matches(path, [glob]) for glob in (path, f"/{path}", path.rpartition("/")[2], "**", "**/*"))
+
+
+@given(PATHS, st.text(alphabet="abcdef./*?[]()+\\", max_size=20))
+def test_any_glob_can_be_asked(path: str, glob: str) -> None:
+    assert rules.matches(path, [glob]) in {True, False}
+
+
+@given(PATHS)
+def test_one_star_does_not_cross_a_slash(path: str) -> None:
+    assert rules.matches(path, ["/*"]) == ("/" not in path)
+
+
+@given(st.one_of(st.none(), st.integers(0, 255)), st.sampled_from(["", "lease_expired", "stopped", "disk_limit"]))
+def test_only_an_end_of_its_own_with_code_0_passes(exit_code: int | None, ended_by: str) -> None:
+    verdict, reason = rules.judge(exit_code=exit_code, ended_by=ended_by)
+    assert (verdict == Verdict.PASSED) == (exit_code == 0 and not ended_by)
+    assert bool(reason) == (verdict != Verdict.PASSED)
+
+
+def test_what_is_ended_for_being_late_failed() -> None:
+    assert rules.judge(exit_code=0, ended_by="stopped", timed_out_after=3) == (
+        Verdict.FAILED,
+        "it ran longer than 3 s and was ended",
+    )
+
+
+@given(st.lists(st.sampled_from(list(Verdict))))
+def test_a_run_passes_only_when_all_of_it_does(verdicts: list[Verdict]) -> None:
+    assert (rules.overall(verdicts) == Verdict.PASSED) == all(one == Verdict.PASSED for one in verdicts)
+
+
+@given(
+    st.one_of(st.none(), st.tuples(st.sampled_from(list(Verdict)), st.sampled_from(["h1", "h2"]))),
+    st.booleans(),
+    st.booleans(),
+)
+def test_only_a_fresh_pass_stands_as_passed(newest: tuple[str, str] | None, ever: bool, running: bool) -> None:
+    stand = rules.stand(newest, ever=ever or newest is not None, wanted_hash="h1", running=running)
+    assert (stand == Stand.PASSED) == (newest == ("passed", "h1") and not running)
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "ran"),
+    [
+        ("pytest -q x", "1 passed in 0.1s", True),
+        ("pytest -q x", "no tests ran in 0.1s", False),
+        ("pytest -q x", "", False),
+        ("python -m unittest x", "Ran 0 tests in 0.0s\n\nOK", False),
+        ("python -m unittest x", "Ran 2 tests in 0.0s\n\nOK", True),
+        ("go test -run X ./...", "ok  \tpkg\t0.01s [no tests to run]", False),
+        ("go test -run X ./...", "ok  \tpkg\t0.01s [no tests to run]\nok  \tother\t0.02s", True),
+        ("cargo test x", "test result: ok. 0 passed; 0 failed", False),
+        ("cargo test x", "test result: ok. 0 passed\ntest result: ok. 3 passed", True),
+        ("./mine", "", True),
+    ],
+)
+def test_a_known_runner_must_say_that_a_test_passed(command: str, said: str, *, ran: bool) -> None:
+    assert (rules.ran_none(command, said) == "") == ran
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("tests/test_a.py::test_b[x/y.py]", "tests/test_a.py"),
+        ("test_a.py", "test_a.py"),
+        ("tests.test_a.Case.test_b", None),
+        ("TestThing", None),
+        ("web/a.spec.ts", "web/a.spec.ts"),
+    ],
+)
+def test_the_file_of_a_named_test_is_known_where_its_name_tells(name: str, file: str | None) -> None:
+    assert rules.test_file(name) == file
+
+
+def test_the_name_of_a_test_reaches_the_shell_as_one_word() -> None:
+    check = {"kind": "test", "name": "x; echo 'pwned'"}
+    assert rules.shell_line(check, "run {test} -q") == "run 'x; echo '\"'\"'pwned'\"'\"'' -q"
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {},
+        {"kind": "magic"},
+        {"kind": "command"},
+        {"kind": "command", "command": "x", "more": 1},
+        {"kind": "command", "command": "x", "protects": ["../x"]},
+        {"kind": "command", "command": "x", "protects": ["*a*a*a*a*a*a*a*a*a*"]},
+        {"kind": "command", "command": "x", "timeout_seconds": 0},
+        {"kind": "test", "name": "a\nb"},
+        {"kind": "file", "path": "../etc/passwd"},
+        {"kind": "file", "path": "/etc/passwd"},
+        {"kind": "file", "path": "a//b"},
+        {"kind": "file", "path": "a", "absent": True, "contains": "x"},
+        {"kind": "review", "by": "cat"},
+    ],
+)
+def test_what_is_no_check_is_refused(check: dict[str, object]) -> None:
+    with pytest.raises(BadCheck):
+        rules.check_of(check)
+
+
+def test_words_count_only_where_somebody_judges_them() -> None:
+    command, review = {"kind": "command", "command": "x"}, {"kind": "review", "by": "person"}
+    assert rules.check_hash(command, "a") == rules.check_hash(command, "b")
+    assert rules.check_hash(review, "a") != rules.check_hash(review, "b")
+    assert rules.check_hash(None, "a") != rules.check_hash(None, "b")
+    assert rules.check_hash(command, "a") != rules.check_hash(command | {"timeout_seconds": 3}, "a")
+
+
+@pytest.mark.parametrize(
+    ("check", "person", "agent"),
+    [
+        (None, True, False),
+        ({"kind": "command", "command": "x"}, True, False),
+        ({"kind": "review", "by": "person"}, True, False),
+        ({"kind": "review", "by": "agent"}, True, True),
+    ],
+)
+def test_an_agent_speaks_only_where_it_is_asked(check: dict[str, str] | None, *, person: bool, agent: bool) -> None:
+    assert rules.may_say(check, "person:ann") == person
+    assert rules.may_say(check, "agent:wo-1") == agent
+    assert not rules.may_say(check, "check")
