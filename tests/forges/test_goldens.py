@@ -190,3 +190,19 @@ async def test_a_sandbox_id_is_no_path(house: Repositories, origin: Path, sandbo
 async def test_a_golden_is_asked_for_by_full_hash_only(house: Repositories, origin: Path, name: str) -> None:
     with pytest.raises(golden.NotACommit):
         await house.golden(str(origin), name)
+
+
+async def test_a_golden_of_a_merge_that_only_this_host_has_holds_that_merge_and_no_more(
+    house: Repositories, origin: Path
+) -> None:
+    one, two = await sandbox(house, origin), await sandbox(house, origin, "wo-2")
+    base, mine = one.base, one.commit("one", {"one.txt": "1\n"})
+    others = two.commit("two", {"two.txt": "2\n"})
+    for box in (one, two):
+        await house.import_bundle(str(origin), box.bundle(), **box.request())
+    merged = await house.mergeable(str(origin), base, mine)
+    commit_ = await house.commit_merge(str(origin), merged.tree, (base, mine), "both")
+    ground = await house.golden(str(origin), commit_)
+    assert (ground / "one.txt").read_text() == "1\n"
+    with pytest.raises(Exception, match="cat-file"):
+        git("cat-file", "-e", others, cwd=ground)

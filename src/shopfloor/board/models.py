@@ -107,6 +107,8 @@ class QueuedMerge(Base):
     head_commit: Mapped[str] = mapped_column(sa.String(64))
     state: Mapped[str] = mapped_column(sa.String(20))
     reason: Mapped[str] = mapped_column(sa.Text, default="")
+    batch: Mapped[int] = mapped_column(default=0)
+    """How many are tried together with it at most, after a failure; 0: all that wait."""
     candidate: Mapped[str | None] = mapped_column(sa.String(64))
     """The merged commit that is being checked."""
     run_id: Mapped[str | None] = mapped_column(sa.String(40))

@@ -124,7 +124,8 @@ class Repositories:
         path = golden.golden_path(place, commit, owner)
         if golden.warm(place, path):
             return path
-        await self._need(place, commit)
+        if not await mirror.has(place.orders, commit):  # which borrows what the mirror has
+            await self._need(place, commit)
         return await golden.make(place, commit, owner)
 
     async def _need(self, place: Place, commit: str) -> None:

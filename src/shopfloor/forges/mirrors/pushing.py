@@ -110,17 +110,20 @@ async def _send(place: Place, source: Source, commit: str, branch: str, now: str
             timeout=PUSH_SECONDS,
         )
     except (git.GitFailed, git.GitTimedOut) as error:
-        if await _arrived(source, branch, commit or None):
+        there = await _now(source, branch, unknown=now)
+        if there == (commit or None):  # it took effect, only its answer was lost
             return
+        if there != now:
+            raise BranchMoved(f"{branch} was changed at the origin in the meantime") from error
         raise refusal(error, branch, place) from error
 
 
-async def _arrived(source: Source, branch: str, commit: str | None) -> bool:
-    """Whether the push took effect although its answer was lost."""
+async def _now(source: Source, branch: str, unknown: str | None) -> str | None:
+    """Where the origin's branch stands, as far as it says."""
     try:
-        return (await look(source, timeout=30)).heads.get(branch) == commit
+        return (await look(source, timeout=30)).heads.get(branch)
     except Exception:
-        return False
+        return unknown
 
 
 def refusal(error: git.GitFailed | git.GitTimedOut, branch: str, place: Place | None = None) -> Exception:

@@ -179,6 +179,13 @@ async def contains(place: Place, newer: str, older: str) -> bool:
     return await has(place.orders, older) and await is_ancestor(place.orders, older, newer)
 
 
+async def fork(place: Place, base: str, head: str) -> str | None:
+    """The newest commit that both contain; None when they have nothing in common."""
+    await require(place, base, head)
+    found = await git.call("merge-base", base, head, git_dir=place.orders)
+    return found.stdout.decode().strip() or None
+
+
 async def changed(place: Place, base: str, head: str) -> tuple[list[Changed], list[int]]:
     """What the policy looks at: every path that differs, and the size of every new object."""
     await require(place, base, head)

@@ -194,6 +194,7 @@ def upgrade() -> None:
         sa.Column("head_commit", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("batch", sa.Integer(), nullable=False),
         sa.Column("candidate", sa.String(length=64), nullable=True),
         sa.Column("run_id", sa.String(length=40), nullable=True),
         sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),

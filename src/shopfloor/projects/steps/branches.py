@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from shopfloor.forges import queries as changes
 from shopfloor.forges import rules as forge_rules
 from shopfloor.forges.models import Change
-from shopfloor.forges.service import Repositories
+from shopfloor.forges.service import Evidence, Repositories
 from shopfloor.forges.steps import merge as merging
 from shopfloor.kit import log
 from shopfloor.kit.db import Database
@@ -52,6 +52,13 @@ class Started:
     """False: it was there already."""
 
 
+def branch_name(project: Project, ticket_id: str, *, title: str, kind: str = "feat", issue: int | None = None) -> str:
+    """What the ticket's branch is called."""
+    template, slug = project.branch_template or rules.DEFAULT_TEMPLATE, rules.slug(title)
+    named = rules.branch(template, type_=kind, issue=issue, slug=slug, order_id=ticket_id.lower())
+    return forge_rules.our_branch(named)
+
+
 async def start(
     repositories: Repositories,
     project: Project,
@@ -65,15 +72,7 @@ async def start(
     """Make the ticket's branch at its base. Raises BranchInTheWay, or what the origin has against it."""
     url = project.repository_url
     base, refs = await repositories.resolve(url, base_branch), await repositories.sync(url)
-    name = forge_rules.our_branch(
-        rules.branch(
-            project.branch_template or rules.DEFAULT_TEMPLATE,
-            type_=kind,
-            issue=issue,
-            slug=rules.slug(title),
-            order_id=ticket_id.lower(),
-        )
-    )
+    name = branch_name(project, ticket_id, title=title, kind=kind, issue=issue)
     if there := refs.heads.get(name):
         return Started(branch=name, base_branch=base.branch, commit=there, created=False)
     if blocking := [one for one in refs.heads if one.startswith(f"{name}/") or name.startswith(f"{one}/")]:
@@ -94,6 +93,7 @@ async def finish(
     body: str = "",
     issue: int | None = None,
     base_branch: str | None = None,
+    evidence: Evidence = (),
 ) -> Change:
     """Offer the ticket's branch for review. Raises BranchNotFound, NothingToOffer, PolicyRefused, or what the forge has against it."""
     url = project.repository_url
@@ -114,6 +114,7 @@ async def finish(
         title=title,
         body=body,
         issue=issue,
+        evidence=evidence,
     )
 
 

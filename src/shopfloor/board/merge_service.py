@@ -1,0 +1,51 @@
+"""Tickets in the merge queue. Sole writer of its table."""
+
+from typing import Any, cast
+
+from shopfloor.board import merge_queries as queries
+from shopfloor.board.models import QueuedMerge, Ticket
+from shopfloor.board.rules.merging import MERGE, QUEUED, MergeState
+from shopfloor.events import log as events
+from shopfloor.events.catalog.board import MergeQueueChanged
+from shopfloor.kit import log
+from shopfloor.kit.db import Session, db_time
+
+logger = log.get(__name__)
+
+
+async def enqueue(session: Session, ticket: Ticket) -> QueuedMerge:
+    """Let the ticket's branch, as it stands, be merged when its turn comes; it is queued once."""
+    found = await queries.queued(session, ticket.ticket_id)
+    if found and found.state in QUEUED and found.head_commit == ticket.head_commit:
+        return found
+    if found and found.state in {MergeState.WAITING, MergeState.CHECKING}:
+        await step_merge(session, found, MergeState.LEFT, "the branch moved on and is queued anew")
+    row = QueuedMerge(
+        project_id=ticket.project_id,
+        ticket_id=ticket.ticket_id,
+        head_commit=ticket.head_commit or "",
+        state=MergeState.WAITING,
+        reason="waiting for its turn",
+    )
+    session.add(row)
+    await session.flush()
+    await _tell(session, row, "", row.reason)
+    return row
+
+
+async def step_merge(session: Session, row: QueuedMerge, to: MergeState, reason: str) -> None:
+    """Move a queued merge on, with its fact."""
+    before, row.state = row.state, MERGE.step(MergeState(row.state), to)
+    row.reason = reason
+    if to not in QUEUED:
+        row.ended_at = cast("Any", db_time())
+    await _tell(session, row, before, reason)
+
+
+async def _tell(session: Session, row: QueuedMerge, before: str, reason: str) -> None:
+    fact = MergeQueueChanged(
+        ticket_id=row.ticket_id, project_id=row.project_id, before=before, after=row.state, reason=reason
+    )
+    await events.append(session, fact)
+    await session.flush()
+    logger.info("merge_queue_moved", ticket_id=row.ticket_id, state=row.state, reason=reason)

@@ -1,0 +1,144 @@
+"""The union check: every live branch of a project, merged in memory with its base and with every other; nobody learns of a conflict at the merge."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shopfloor.board import merge_queries, queries, service
+from shopfloor.board.models import Ticket
+from shopfloor.events import log as events
+from shopfloor.forges.port import Refs
+from shopfloor.kit import log
+from shopfloor.kit.errors import Problem
+from shopfloor.projects import queries as projects
+from shopfloor.workorders.steps import Tools
+
+logger = log.get(__name__)
+
+LOOK_SECONDS = 20.0
+"""How long people's own pushes, which nobody tells us of, may stay unseen."""
+REMEMBERED = 20_000
+MOVED = frozenset({"ticket.head_moved", "change.merged", "change.closed", "ticket.archived"})
+
+Pair = tuple[str, str, str]
+
+
+@dataclass
+class Unions:
+    """What is known of pairs of commits, which never changes."""
+
+    clashes: dict[Pair, tuple[str, ...]] = field(default_factory=dict)
+    """(repository, commit, commit) -> files in conflict."""
+    behind: dict[Pair, int] = field(default_factory=dict)
+
+    async def clash(self, tools: Tools, url: str, one: str, other: str) -> tuple[str, ...]:
+        """The files in which two commits do not merge."""
+        key = (url, min(one, other), max(one, other))
+        if key not in self.clashes:
+            _make_room(self.clashes)
+            merged = await tools.repositories.mergeable(*key)
+            self.clashes[key] = () if merged.clean else tuple(merged.conflicts[:100])
+        return self.clashes[key]
+
+    async def lag(self, tools: Tools, url: str, base: str, head: str) -> int:
+        """How many commits `base` has that `head` has not."""
+        key = (url, base, head)
+        if key not in self.behind:
+            _make_room(self.behind)
+            self.behind[key] = (await tools.repositories.compare(url, base, head)).behind
+        return self.behind[key]
+
+
+def _make_room(known: dict[Any, Any]) -> None:
+    if len(known) >= REMEMBERED:
+        known.clear()
+
+
+async def keep_checking(tools: Tools) -> None:
+    """Check a project's branches whenever one moves, for ever."""
+    known, due = Unions(), set[str]()
+    async with tools.hub.subscribe(events.Filters(event_types=MOVED)) as feed:
+        moves = aiter(feed)
+        next_move = asyncio.ensure_future(anext(moves))
+        try:
+            while True:
+                done, _ = await asyncio.wait({next_move}, timeout=0 if due else LOOK_SECONDS)
+                if done:
+                    due |= await _concerned(tools, next_move.result())
+                    next_move = asyncio.ensure_future(anext(moves))
+                    continue
+                async with tools.database.reading() as session:
+                    due = due or set(await merge_queries.projects_alive(session))
+                for project_id in due:
+                    await _checked(tools, known, project_id)
+                due = set()
+        finally:
+            next_move.cancel()
+
+
+async def _concerned(tools: Tools, event: Any) -> set[str]:
+    """The project whose branches an event is about; a change says whose it is by its repository."""
+    if project_id := event.payload.get("project_id"):
+        return {str(project_id)}
+    async with tools.database.reading() as session:
+        return set(await merge_queries.projects_alive(session))
+
+
+async def _checked(tools: Tools, known: Unions, project_id: str) -> None:
+    try:
+        await check_union(tools, known, project_id)
+    except Problem as problem:
+        logger.warning("union_check_failed", project_id=project_id, code=problem.code, reason=problem.message)
+
+
+async def check_union(tools: Tools, known: Unions, project_id: str) -> None:
+    """Look at every live branch of a project and write down what it does not merge with. Raises what keeps the origin from being read."""
+    async with tools.database.reading() as session:
+        project = await projects.get(session, project_id)
+        tickets = await merge_queries.live(session, project_id)
+    if not tickets:
+        return
+    refs = await tools.repositories.glance(project.repository_url)
+    heads = {one.ticket_id: await _seen_head(tools, one, refs) for one in tickets}
+    for ticket in tickets:
+        behind, clashes = await _of(tools, known, project.repository_url, ticket, heads, refs)
+        async with tools.database.transaction() as session:
+            row = await queries.locked(session, ticket.ticket_id)
+            if row.head_commit == heads[ticket.ticket_id]:
+                await service.set_union(session, row, behind=behind, conflicts=clashes)
+
+
+async def _seen_head(tools: Tools, ticket: Ticket, refs: Refs) -> str:
+    """Where a ticket's branch stands at the origin: what people pushed there counts as its head from now on."""
+    there, noted = refs.heads.get(ticket.branch or ""), ticket.head_commit or ""
+    if there is None or there == noted:
+        return noted
+    async with tools.database.transaction() as session:
+        row = await queries.locked(session, ticket.ticket_id)
+        if row.head_commit != noted:
+            return row.head_commit or ""
+        await service.set_head(
+            session,
+            row,
+            branch=row.branch or "",
+            base_branch=row.base_branch or "",
+            base_commit=row.base_commit or "",
+            head_commit=there,
+            why="somebody pushed to its branch",
+        )
+    return there
+
+
+async def _of(
+    tools: Tools, known: Unions, url: str, ticket: Ticket, heads: Mapping[str, str], refs: Refs
+) -> tuple[int, Sequence[dict[str, Any]]]:
+    """How far a ticket's branch is behind its base, and with what it clashes: the base by name, tickets by id."""
+    mine, base_name = heads[ticket.ticket_id], ticket.base_branch or refs.head or ""
+    others = {other: head for other, head in heads.items() if other != ticket.ticket_id}
+    behind = 0
+    if base := refs.heads.get(base_name):
+        behind = await known.lag(tools, url, base, mine)
+        others = {base_name: base, **others}
+    found = [(name, await known.clash(tools, url, mine, head)) for name, head in others.items()]
+    return behind, [{"with": name, "paths": list(paths)} for name, paths in found if paths]
