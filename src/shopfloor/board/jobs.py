@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from shopfloor.board import queries, service
 from shopfloor.board.rules import LIMITS, Column
 from shopfloor.board.steps.advance import advance
-from shopfloor.board.steps.block import detect
+from shopfloor.board.steps.block import detect, stuck
 from shopfloor.events import log as events
 from shopfloor.events.bus import Published
 from shopfloor.kit import log
@@ -43,8 +43,8 @@ AT_ONCE = 4
 """Tickets looked after at the same time: most of it is waiting for git and the database."""
 REMEMBERED = 10_000
 
-type Integrate = Callable[[Tools, str, str], Awaitable[object]]
-"""Takes the work of a completed task (ticket, task) into its ticket's branch. May be repeated."""
+type Integrate = Callable[[Tools, str, str], Awaitable[list[str]]]
+"""Takes the work of a completed task (ticket, task) into its ticket's branch; answers the files in the way. May be repeated."""
 
 
 @dataclass
@@ -110,7 +110,9 @@ class Mover:
             made = await queries.deliveries(session, ticket_id)
         for task_id, head in made:
             if self.integrate and self.taken.get(task_id) != head:
-                await self.integrate(self.tools, ticket_id, task_id)
+                if conflicts := await self.integrate(self.tools, ticket_id, task_id):
+                    await stuck(self.tools, ticket_id, task_id, conflicts)
+                    return
                 self.taken[task_id] = head
                 while len(self.taken) > REMEMBERED:
                     self.taken.popitem(last=False)
