@@ -51,7 +51,9 @@ def settled(house: Platform, ticket: str) -> dict[str, Any]:
         return until(look, what=f"{ticket} to settle")
     except AssertionError as error:
         told = house.get(f"/tickets/{ticket}/explain")
-        raise AssertionError(f"{error}\n{house.get(f'/tickets/{ticket}')}\n{told}\n{house.log.read_text()[-6000:]}") from None
+        raise AssertionError(
+            f"{error}\n{house.get(f'/tickets/{ticket}')}\n{told}\n{house.log.read_text()[-6000:]}"
+        ) from None
 
 
 def way(house: Platform, ticket: str) -> list[str]:

@@ -34,9 +34,7 @@ async def test_every_door_asks_the_gates(desk: Desk, method: str, path: str, bod
 
 
 @pytest.mark.parametrize(("method", "path", "body"), DOORS, ids=[door[1] for door in DOORS])
-async def test_every_door_writes_history_and_tells(
-    desk: Desk, method: str, path: str, body: dict[str, Any]
-) -> None:
+async def test_every_door_writes_history_and_tells(desk: Desk, method: str, path: str, body: dict[str, Any]) -> None:
     """RES-04, C11: one event, whoever moved it."""
     ticket = await desk.ticket(criteria=[CRITERION])
     await desk.post(f"/tickets/{ticket}/progress")
@@ -143,7 +141,9 @@ async def test_a_done_ticket_was_in_testing(desk: Desk) -> None:
     """W24: nothing jumps straight to done."""
     ticket = await desk.ticket(criteria=[CRITERION])
     for column in ("building", "building-done", "done"):
-        await desk.post(f"/tickets/{ticket}/transition", {"to_status": column, "override": True, "reason": "x"}, expect=409)
+        await desk.post(
+            f"/tickets/{ticket}/transition", {"to_status": column, "override": True, "reason": "x"}, expect=409
+        )
         await desk.post(f"/tickets/{ticket}/progress", {"override": True, "reason": "x"})
     assert [m["after"] for m in (await desk.get(f"/tickets/{ticket}/history"))["moves"]] == [
         "analyzing",
@@ -167,10 +167,7 @@ async def test_one_ticket_moved_by_many_at_once_moves_once_each(desk: Desk) -> N
     """Two that saw the same gates do not both move it."""
     ticket = await desk.ticket()
     answers = await asyncio.gather(
-        *(
-            desk.client.post(f"/api/v1/tickets/{ticket}/transition", json={"to_status": "analyzing"})
-            for _ in range(6)
-        )
+        *(desk.client.post(f"/api/v1/tickets/{ticket}/transition", json={"to_status": "analyzing"}) for _ in range(6))
     )
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
     assert len((await desk.get(f"/tickets/{ticket}/history"))["moves"]) == 1

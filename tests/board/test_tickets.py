@@ -57,7 +57,13 @@ async def test_filters_say_what_tickets_must_be(desk: Desk) -> None:
     async def ids(**query: Any) -> list[str]:
         return [found["ticket_id"] for found in (await desk.get("/tickets", **query))["tickets"]]
 
-    for query in ({"priority": "high"}, {"owner": "ann"}, {"spec": "s-1"}, {"approval": "pending_review"}, {"q": "red"}):
+    for query in (
+        {"priority": "high"},
+        {"owner": "ann"},
+        {"spec": "s-1"},
+        {"approval": "pending_review"},
+        {"q": "red"},
+    ):
         assert await ids(**query) == [one], query
     for query in ({"blocked": "true"}, {"q": "100%"}, {"priority": "medium"}):
         assert await ids(**query) == [other], query
@@ -82,7 +88,9 @@ async def test_nothing_of_a_ticket_may_start_before_it_is_approved(desk: Desk) -
     assert refused["code"] == "not_approved"
     (task,) = (await desk.get("/tasks", ticket=ticket))["tasks"]
     assert task["held"] is True
-    late = await desk.post("/tasks", {"project": "p", "ticket_id": ticket, "phase": "backlog", "title": "x"}, expect=201)
+    late = await desk.post(
+        "/tasks", {"project": "p", "ticket_id": ticket, "phase": "backlog", "title": "x"}, expect=201
+    )
     assert (late["held"], late["reason"]) == (True, "its ticket is pending_review")
     shown = await desk.post("/tickets/approve", {"ticket_id": ticket, "by": "ann"})
     assert (shown["approval"], shown["approval_by"]) == ("approved", "person:ann")
@@ -156,9 +164,7 @@ async def test_what_is_archived_or_of_another_project_is_no_duplicate(desk: Desk
 async def age(desk: Desk, ticket: str) -> None:
     """Let the last that happened to a ticket be an hour ago."""
     async with desk.database.transaction() as session:
-        await session.execute(
-            sa.update(Ticket).where(Ticket.ticket_id == ticket).values(progressed_at=db_time(-3600))
-        )
+        await session.execute(sa.update(Ticket).where(Ticket.ticket_id == ticket).values(progressed_at=db_time(-3600)))
 
 
 async def test_a_ticket_that_stands_still_is_blocked_with_its_class(desk: Desk) -> None:
