@@ -12,10 +12,13 @@ from shopfloor.kit.db import Database
 from shopfloor.projects import service as projects
 from shopfloor.tasks import service
 from shopfloor.tasks.models import Task
+from shopfloor.tasks.steps import dispatch as steps
 from shopfloor.tasks.steps.dispatch import dispatch
+from shopfloor.tasks.steps.pick import Candidate, pick
 from shopfloor.workorders import queries as orders
 from shopfloor.workorders import service as workorders
 from shopfloor.workorders.models import WorkOrder
+from shopfloor.workorders.steps.terms import terms
 from tests.tasks.world import Claims, World, opened
 
 
@@ -165,9 +168,6 @@ async def test_nothing_is_started_that_was_stopped_between_choice_and_claim(worl
         async def claim(self, session: object) -> object:  # type: ignore[override]
             raise AssertionError("nothing may be claimed")
 
-    from shopfloor.tasks.steps import dispatch as steps
-    from shopfloor.tasks.steps.pick import pick
-
     async with world.database.reading() as session:
         chosen = await pick(session, world.tools.settings)
     assert chosen
@@ -183,3 +183,31 @@ async def test_nothing_is_started_that_was_stopped_between_choice_and_claim(worl
     async with world.database.reading() as session:
         assert await session.scalar(sa.select(sa.func.count()).select_from(WorkOrder)) == 0
         assert (await session.get_one(Task, task_id)).status != "running"
+
+
+@pytest.mark.parametrize("law", ["project", "agent", "paths", "host"])
+async def test_engines_that_chose_apart_break_no_cap_together(
+    database: Database, database_url: str, tmp_path: Path, law: str
+) -> None:
+    """W09: what was chosen without the lock is judged again under it."""
+    agents = {"one": {"adapter": "script", "max_running": 1 if law == "agent" else None}}
+    async with opened(database_url, tmp_path, agents=agents, max_sandboxes=1 if law == "host" else 4) as world:
+        project = await world.project(agent="one", max_running_tasks=1 if law == "project" else None)
+        paths = ["src/**"] if law == "paths" else []
+        chosen = []
+        for priority in ("low", "critical"):
+            await world.task(project, priority=priority, owned_paths=paths)
+            async with world.database.reading() as session:
+                chosen.append(await pick(session, world.tools.settings))
+        assert chosen[0] and chosen[1] and chosen[0].task.task_id != chosen[1].task.task_id
+        assert [await begun(world, one) for one in chosen if one] == [True, False]
+
+
+async def begun(world: World, chosen: Candidate) -> bool:
+    """Whether an engine could start what it chose a while ago."""
+    columns = await terms(world.tools, steps._asked(chosen))
+    try:
+        async with world.database.transaction() as session:
+            return await steps._start(world.tools, session, world.claims, chosen, columns) is not None
+    except steps.NoPlace:
+        return False

@@ -87,19 +87,20 @@ class World:
             query = sa.select(Task.task_id).where(Task.status == "running").order_by(Task.started_at)
             return list((await session.scalars(query)).all())
 
-    async def ends(self, task_id: str, *path: AttemptState, reason: str = "because") -> Task:
-        """The newest attempt at a running task ends; the order is decided and followed."""
+    async def ends(self, task_id: str, *path: AttemptState, reason: str = "because", heard: bool = True) -> Task:
+        """The newest attempt at a running task ends; the order is decided and, when heard of, followed."""
         task = await self.show(task_id)
         assert task.work_order_id
         async with self.database.transaction() as session:
             order = await orders.locked(session, task.work_order_id)
             attempt = await orders.current_attempt(session, order.agent_work_order_id)
-            assert attempt
+            if attempt is None or orders.ended(attempt):
+                return task
             for state in path or DONE:
                 await workorders.step_attempt(session, attempt, state, reason=reason)
             await decide(session, order, attempt)
         await self.tools.sandboxes.move(attempt.sandbox_id, SandboxState.TERMINATED)
-        return await self.follow(task_id)
+        return await self.follow(task_id) if heard else task
 
     async def follow(self, task_id: str) -> Task:
         order_id = (await self.show(task_id)).work_order_id

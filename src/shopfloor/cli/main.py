@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import accounts, attach, changes, doctor, forges, orders, projects, recover, serve
+from shopfloor.cli import accounts, attach, board, changes, doctor, forges, orders, projects, recover, serve, tickets
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": orders.retry,
     "explain": orders.explain,
     "costs": accounts.costs,
+    "board": board.board,
     "recover": recover.recover,
     "doctor": doctor.doctor,
     "verify": forges.verify,
@@ -44,6 +45,7 @@ for name, function in COMMANDS.items():
     app.command(name)(function)
 app.add_typer(changes.app, name="changes")
 app.add_typer(projects.app, name="projects")
+app.add_typer(tickets.app, name="tickets")
 app.add_typer(accounts.app, name="accounts")
 
 

@@ -26,6 +26,8 @@ class Criterion(Base):
     text: Mapped[str] = mapped_column(sa.Text)
     check: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
     """How it is checked; None: only a person can say."""
+    check_hash: Mapped[str] = mapped_column(sa.String(64))
+    """What a finding must be a finding of to be fresh."""
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     retired_at: Mapped[datetime | None]
     """When it stopped counting; what was proven of it stays."""

@@ -186,7 +186,7 @@ async def standings(session: Session, subjects: Mapping[str, str | None]) -> dic
         stand = rules.stand(
             (here.verdict, here.check_hash) if here else None,
             ever=ever is not None,
-            wanted_hash=rules.check_hash(row.check, row.text),
+            wanted_hash=row.check_hash,
             running=(row.criterion_id, commit) in running,
         )
         found[row.subject_id].append(Standing(row, stand, ever))
@@ -209,7 +209,7 @@ async def _newest(session: Session, subjects: Mapping[str, str | None]) -> dict[
         .where(mine, Evidence.commit.in_(commits))
         .group_by(Evidence.criterion_id, Evidence.commit)
     )
-    query = sa.select(*_LEAN).where(sa.or_(Evidence.id.in_(newest), Evidence.id.in_(here))).order_by(Evidence.id)
+    query = sa.select(*_LEAN).where(Evidence.id.in_(newest.union(here))).order_by(Evidence.id)
     found: dict[tuple[str, str | None], Proof] = {}
     for row in await session.execute(query):
         proof = Proof(*row)

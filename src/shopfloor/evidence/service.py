@@ -51,16 +51,11 @@ async def add_criteria(session: Session, subject_id: str, items: Sequence[Mappin
     if len(known) + len(items) > rules.MOST_CRITERIA:
         raise TooManyCriteria(f"a subject has at most {rules.MOST_CRITERIA} criteria")
     position = max((one.position for one in known), default=-1) + 1
-    made = [
-        Criterion(
-            criterion_id=ids.new("crit", 12),
-            subject_id=subject_id,
-            position=position + number,
-            text=_text(item.get("text", "")),
-            check=rules.stored(rules.check_of(item["check"])) if item.get("check") else None,
-        )
-        for number, item in enumerate(items)
-    ]
+    made = []
+    for number, item in enumerate(items):
+        row = Criterion(criterion_id=ids.new("crit", 12), subject_id=subject_id, position=position + number)
+        _say(row, str(item.get("text", "")), item.get("check"))
+        made.append(row)
     session.add_all(made)
     await session.flush()
     for one in made:
@@ -75,10 +70,8 @@ async def change_criterion(
     row = await queries.criterion(session, criterion_id, locked=True)
     if row.retired_at is not None:
         raise CriterionRetired(f"{criterion_id} was taken back")
-    row.text = row.text if text is None else _text(text)
+    _say(row, row.text if text is None else text, row.check if check is UNCHANGED else check)
     row.position = row.position if position is None else position
-    if check is not UNCHANGED:
-        row.check = rules.stored(rules.check_of(check)) if check else None
     await session.flush()
     await _tell(session, row, "changed")
     return row
@@ -94,10 +87,11 @@ async def retire(session: Session, criterion_id: str) -> Criterion:
     return row
 
 
-def _text(text: str) -> str:
+def _say(row: Criterion, text: str, check: Any) -> None:
     if not (text := text.strip()) or len(text) > MOST_TEXT:
         raise BadCriterion(f"a criterion has 1 to {MOST_TEXT} letters")
-    return text
+    row.text, row.check = text, rules.stored(rules.check_of(check)) if check else None
+    row.check_hash = rules.check_hash(row.check, text)
 
 
 async def _tell(session: Session, row: Criterion, what: str) -> None:
@@ -350,7 +344,7 @@ async def record_review(
         session,
         criterion_id=criterion_id,
         commit=commit,
-        check_hash=rules.check_hash(row.check, row.text),
+        check_hash=row.check_hash,
         finding=queries.Finding(Verdict(verdict), reason),
         said_by=said_by,
     )

@@ -75,7 +75,8 @@ def _postgres_time(element: DatabaseTime, compiler: Any, **kw: Any) -> str:
 
 @compiles(DatabaseTime, "sqlite")
 def _sqlite_time(element: DatabaseTime, compiler: Any, **kw: Any) -> str:
-    return f"((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)})"
+    # Rounded to what Python's times hold: a time that was read finds its own row again.
+    return f"round((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)}, 6)"
 
 
 CUT_OFF_SECONDS = 5.0

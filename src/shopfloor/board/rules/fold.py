@@ -73,7 +73,7 @@ def apply(board: Board, event_type: str, payload: Mapping[str, Any]) -> Board:
 
 
 def _created(payload: Mapping[str, Any]) -> Card:
-    names = ("ticket_id", "project_id", "status", "approval", *SHOWN)
+    names = ("ticket_id", "project_id", "status", "approval", "reason", *SHOWN)
     return Card(**{name: payload[name] for name in names if name in payload})
 
 

@@ -30,6 +30,7 @@ class TicketCreated(TicketEvent, frozen=True, kw_only=True):
     rank: float = 0.0
     github_issue_number: int | None = None
     spec_id: str | None = None
+    reason: str = ""
 
 
 class TicketTransitioned(TicketEvent, frozen=True, kw_only=True):

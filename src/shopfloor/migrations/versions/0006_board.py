@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("check", sa.JSON(), nullable=True),
+        sa.Column("check_hash", sa.String(length=64), nullable=False),
         sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("retired_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("criterion_id", name=op.f("pk_criteria")),

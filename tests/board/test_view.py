@@ -1,0 +1,137 @@
+"""The board as it is shown, and as facts make it: both must be the same (Zulip's verify_action)."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from shopfloor.board import queries
+from shopfloor.board.models import Ticket
+from shopfloor.board.rules.fold import Board, Card, Proof, apply
+from shopfloor.events.log import START, position, read_after
+from shopfloor.kit.db import Database
+from tests.board.desk import Desk
+
+CRITERION = {"text": "It holds", "check": {"kind": "command", "command": "true"}}
+
+
+async def tables(database: Database) -> Board:
+    """What the tables say."""
+    async with database.reading() as session:
+        tickets = (await session.scalars(sa.select(Ticket).where(Ticket.archived_at.is_(None)))).all()
+        return await queries.cards(session, tickets)
+
+
+async def folded(database: Database, board: Board, after: str | None) -> Board:
+    """An old board with every event since."""
+    import orjson
+
+    place = position(after, sqlite=database.sqlite) if after else START
+    async with database.reading() as session:
+        while rows := await read_after(session, place, limit=200):
+            for row in rows:
+                board = apply(board, row[2], orjson.loads(row[5]))
+            place = type(START)(rows[-1][0], rows[-1][1])
+    return board
+
+
+def of_view(view: dict[str, Any]) -> Board:
+    """A client's snapshot: the cards of the board's answer."""
+    cards = [card for column in view["columns"] for card in column["tickets"]]
+    return {card["ticket_id"]: _card(card) for card in cards}
+
+
+def _card(shown: dict[str, Any]) -> Card:
+    plain = {name: shown[name] for name in Card.__dataclass_fields__}
+    plain["tasks"] = {key: tuple(value) for key, value in shown["tasks"].items()}
+    plain["criteria"] = {key: Proof(*value) for key, value in shown["criteria"].items()}
+    plain["conflicts_with"] = tuple(shown["conflicts_with"])
+    return Card(**plain)
+
+
+async def live_a_little(desk: Desk) -> str:
+    """Something of every kind that a card shows."""
+    other = await desk.ticket("Other", require_approval=True, owner="ann")
+    ticket = await desk.ticket(criteria=[CRITERION], tasks=[{"title": "do", "phase": "analyzing"}])
+    gone = await desk.ticket("Gone")
+    await desk.post(f"/tickets/{ticket}/progress")
+    (task,) = (await desk.get("/tasks", ticket=ticket))["tasks"]
+    await desk.post(f"/results/{task['task_id']}", {"status": "completed", "summary": "ok"})
+    await desk.patch(f"/tickets/{ticket}", {"title": "Mend both gates", "priority": "high", "owner": "bob"})
+    await desk.post(f"/tickets/{other}/block", {"reason": "no"})
+    await desk.post("/tickets/approve", {"ticket_id": other})
+    await desk.post(f"/tickets/{ticket}/criteria", [CRITERION], expect=201)
+    await desk.set_head(ticket, "a" * 40)
+    await desk.prove(ticket)
+    await desk.set_head(ticket, "b" * 40)
+    await desk.prove(ticket, "failed")
+    await desk.set_head(ticket, "a" * 40)
+    await desk.call("DELETE", f"/tickets/{gone}", expect=204)
+    return str(ticket)
+
+
+async def test_a_board_rebuilt_from_the_log_is_the_tables_board(desk: Desk) -> None:
+    await live_a_little(desk)
+    assert await folded(desk.database, {}, None) == await tables(desk.database)
+
+
+async def test_a_client_that_applies_events_sees_what_the_tables_say(desk: Desk) -> None:
+    await desk.ticket("There already", criteria=[CRITERION])
+    view = await desk.get("/board/view", project="p")
+    await live_a_little(desk)
+    assert await folded(desk.database, of_view(view), view["position"]) == await tables(desk.database)
+
+
+async def test_events_that_the_snapshot_knew_may_come_again(desk: Desk) -> None:
+    """On PostgreSQL a snapshot may be newer than the position that is settled."""
+    await live_a_little(desk)
+    view = of_view(await desk.get("/board/view"))
+    assert await folded(desk.database, view, None) == await tables(desk.database)
+
+
+async def test_an_earlier_heads_evidence_counts_again_when_the_branch_goes_back(desk: Desk) -> None:
+    ticket = await live_a_little(desk)
+    (card,) = [one for one in (await desk.get("/board/column/analyzing"))["tickets"] if one["ticket_id"] == ticket]
+    assert card["evidence"] == {"total": 2, "passed": 2, "failed": 0, "error": 0, "open": 0}
+
+
+async def test_the_view_has_every_column_in_order_with_counts(desk: Desk) -> None:
+    """BRD-01, BRD-04"""
+    ticket = await desk.ticket()
+    await desk.post(f"/tickets/{ticket}/progress")
+    for number in range(3):
+        await desk.ticket(f"Number {number}")
+    view = await desk.get("/board/view", project="p", limit=2)
+    assert [(c["phase_id"], c["count"], len(c["tickets"])) for c in view["columns"]] == [
+        ("backlog", 3, 2),
+        ("analyzing", 1, 1),
+        ("building", 0, 0),
+        ("building-done", 0, 0),
+        ("testing", 0, 0),
+        ("done", 0, 0),
+    ]
+    rest = await desk.get("/board/column/backlog", project="p", cursor=view["columns"][0]["next_cursor"])
+    assert len(rest["tickets"]) == 1
+    assert (await desk.get("/board/stats", project="p"))["columns"]["analyzing"]["count"] == 1
+
+
+async def test_urgent_tickets_stand_first(desk: Desk) -> None:
+    """W21: whatever the case of the word."""
+    low = await desk.ticket("Low", priority="LOW")
+    high = await desk.ticket("High", priority="High")
+    assert [one["ticket_id"] for one in (await desk.get("/board/column/backlog"))["tickets"]] == [high, low]
+
+
+@pytest.mark.parametrize("number", [1, 30])
+async def test_the_view_asks_as_often_for_many_tickets_as_for_one(desk: Desk, number: int) -> None:
+    for one in range(number):
+        await desk.ticket(f"Number {one}", criteria=[CRITERION], tasks=[{"title": "do"}])
+    asked = 0
+
+    def count(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+
+    sa.event.listen(desk.database.reader.sync_engine, "before_cursor_execute", count)
+    await desk.get("/board/view", project="p")
+    assert asked <= 16
