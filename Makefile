@@ -13,8 +13,9 @@ help: ## this list
 setup: ## install everything (uv too) into this folder
 	@"$(UV)" sync --frozen --quiet
 
-demo: setup ## three work orders by the script agent in isolated sandboxes; no key, no network
+demo: setup ## three work orders, then ten tickets, by the script agent in isolated sandboxes; no key, no network
 	@$(RUN) shopfloor demo
+	@$(RUN) python examples/ten_tickets/run.py
 
 test: setup ## all tests, with the real Claude, Codex and OpenCode
 	@$(RUN) python tools/get_agents.py codex opencode >/dev/null

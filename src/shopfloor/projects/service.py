@@ -21,6 +21,12 @@ class ProjectExists(Conflict):
     hint = "Change that one (PATCH), or choose another name."
 
 
+class ProjectInUse(Conflict):
+    """The project's history hangs on it."""
+
+    hint = "Take its autonomy away (PATCH autonomy=false) and archive its tickets instead: nothing of it runs any more."
+
+
 async def create(session: Session, **columns: Any) -> Project:
     """Make a project. Raises ProjectExists."""
     project = Project(project_id=ids.new("prj"), **columns)
@@ -40,10 +46,14 @@ async def change(session: Session, project_id: str, **columns: Any) -> Project:
 
 
 async def delete(session: Session, project_id: str) -> None:
-    """Forget a project; its repository and its work orders stay as they are. Raises ProjectNotFound."""
+    """Forget a project; its repository and its work orders stay as they are. Raises ProjectNotFound, ProjectInUse."""
     project = await queries.get(session, project_id)
+    name = project.name
     await session.delete(project)
-    await _told(session, project, "deleted", stays=False)
+    try:
+        await _told(session, project, "deleted", stays=False)
+    except sa.exc.IntegrityError:
+        raise ProjectInUse(f"{name!r} has tickets or tasks") from None
 
 
 async def _alone(session: Session, project: Project) -> None:
