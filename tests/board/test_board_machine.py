@@ -156,7 +156,11 @@ class WholeBoard(RuleBasedStateMachine):
         return f"sqlite:///{self.folder / 'shopfloor.db'}"
 
     def create(self, *, approval: bool) -> None:
-        wish = {"criteria": [CRITERION], "require_approval": approval, "tasks": [{"title": "do", "phase": "building"}]}
+        wish: dict[str, Any] = {
+            "criteria": [CRITERION],
+            "require_approval": approval,
+            "tasks": [{"title": "do", "phase": "building"}],
+        }
         self.tickets.append(self.run(self.desk.ticket(f"Number {len(self.tickets)}", **wish)))
 
     @precondition(lambda self: len(self.tickets) < 6)
