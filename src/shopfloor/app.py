@@ -44,7 +44,7 @@ from shopfloor.workorders.steps.pin import pin
 
 logger = log.get(__name__)
 
-OWN_LIMIT = re.compile(r"/api/v1/sandbox(es)?/[^/]+/(events|artifacts/[^/]+)|/models/.*")
+OWN_LIMIT = re.compile(r"/api/v1/sandbox(es)?/[^/]+/(events|artifacts/[^/]+)|/(models|git)/.*")
 """Routes that read their bodies in pieces, or count them themselves."""
 
 

@@ -5,7 +5,6 @@ import dataclasses
 from collections.abc import AsyncIterator
 
 from shopfloor.board.jobs import Mover
-from shopfloor.board.steps.integrate import integrate
 from shopfloor.board.steps.merge_queue import keep_merging
 from shopfloor.board.steps.union import keep_checking
 from shopfloor.evidence.jobs import Checks
@@ -31,7 +30,7 @@ async def working(tools: Tools) -> AsyncIterator[Engine]:
     await Checks(_bench(tools, engine), tools.hub, engine, background).launch()
     tools.engines.append(jobs)
     Dispatcher(jobs.tools, jobs, background).launch()
-    Mover(jobs.tools, background, integrate).launch()
+    Mover(jobs.tools, background).launch()
     background.keep("union_check", lambda: keep_checking(jobs.tools))
     background.keep("merge_queue", lambda: keep_merging(jobs.tools))
     logger.info("engine_started", engine_id=engine.id)

@@ -13,6 +13,7 @@ from shopfloor.projects import routes as projects
 from shopfloor.sandboxes import routes as sandboxes
 from shopfloor.tasks import result_routes as results
 from shopfloor.tasks import routes as tasks
+from shopfloor.workorders import gate_routes as git_gate
 from shopfloor.workorders import pin_routes as pins
 from shopfloor.workorders import routes as workorders
 
@@ -20,6 +21,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     gateway.models,  # first: an agent waits for each of its calls
     workorders.router,
     pins.router,
+    git_gate.router,
     events.router,
     messages.router,
     sandboxes.router,

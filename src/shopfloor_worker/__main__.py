@@ -7,6 +7,10 @@ import sys
 
 from shopfloor_worker import adapters, child
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def main() -> int:
     """Run the job whose file is named on the command line; answers the exit code."""
@@ -28,12 +32,24 @@ def main() -> int:
     adapter = adapters.make(job)
     first = next((step for step in job["steps"] if not step["done"]), None)
     new = not job.get("resume_bundle") and not os.path.exists(os.path.join(job["spool"], "outbox.jsonl"))
+    if job.get("origin"):
+        _connect(job)
     early = child.launch(adapter, job) if new and first else None
     if early and first and early.running:
         early.write(adapter.opening() + adapter.say(first["prompt"], "prompt-1", "prompt", first["name"]))
     from shopfloor_worker.run import Worker
 
     return Worker(job, adapter, early, signals).run()
+
+
+def _connect(job: "dict[str, Any]") -> None:
+    """Before the agent looks. Without it the work goes on, and is delivered as ever."""
+    from shopfloor_worker.repo import GitFailed, Repo
+
+    try:
+        Repo(job).connect(job["origin"])
+    except GitFailed as error:
+        print(f"origin could not be set: {error}", file=sys.stderr)
 
 
 def _runner(name: str, job: str, session: str = "") -> int:

@@ -66,6 +66,11 @@ class Repo:
             raise GitFailed(f"git {arguments[0]}: {detail or done.returncode}")
         return done.stdout.decode("utf-8", "surrogateescape")
 
+    def connect(self, url: str) -> None:
+        """Let `origin` be where the agent may fetch and push itself."""
+        self.git("config", "remote.origin.url", url)
+        self.git("config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+
     def restore(self, bundle: str) -> None:
         """Bring back what an earlier attempt committed."""
         self.git("fetch", "--quiet", "--no-tags", bundle, f"+{self.ref}:refs/shopfloor/resume")

@@ -11,6 +11,7 @@ def test_a_project_is_made_changed_shown_and_forgotten(shop: Shop, place: Path) 
     assert (made["name"], made["allow"], made["budget_usd"]) == ("greeter", ["pypi.org:443"], 5)
     changed = shop.json("projects", "change", "greeter", "--order-budget", "1")
     assert (changed["work_order_budget_usd"], changed["budget_usd"]) == (1, 5)
+    assert (changed["git_gate"], shop.json("projects", "change", "greeter", "--git-gate")["git_gate"]) == (False, True)
     assert "pypi.org:443" in shop("projects", "show", "greeter").out
     assert "greeter" in shop("projects", "list").out
     assert shop("projects", "delete", "greeter").code == 0

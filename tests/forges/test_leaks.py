@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shopfloor.forges.mirrors.lending import lent
 from shopfloor.forges.mirrors.sources import tokens
 from shopfloor.forges.service import Repositories
 from shopfloor.kit.errors import Problem
@@ -244,6 +245,18 @@ async def test_the_sandboxs_repository_knows_no_address_to_push_to(
     settings = git("config", "--local", "--list", cwd=box.work)
     assert "extraheader" not in settings.lower()
     assert good.host not in settings
+
+
+async def test_what_an_agent_is_lent_at_the_git_gate_knows_neither_token_nor_address(
+    house: Repositories, good: git_http.GitServer, tmp_path: Path
+) -> None:
+    url = good.url("r.git")
+    box, head = await worked(house, url, tmp_path)
+    place = house.place(url)
+    async with lent(place, branch=box.branch, base_branch="main", base_commit=box.base, tip=head) as view:
+        held = [path.read_bytes() for path in view.folder.rglob("*") if path.is_file()] + [await view.offered()]
+    assert any(head.encode() in one for one in held)
+    assert not [one for one in held if any(needle in one for needle in (*NEEDLES, good.host.encode()))]
 
 
 @pytest.mark.parametrize("right", ["expired", "ro"])

@@ -114,6 +114,7 @@ def test_an_agents_words_cannot_stop_the_engine(reached: Reached) -> None:
     reached.open("server", "up")
     order_id, _ = working(reached)
     sandbox = reached.show(order_id)["sandbox_identifier"]
+    until(lambda: reached.show(order_id)["current_phase"] == "implementing", what="the agent's own phase")
     for kind, payload in (
         ("agent.session", {"session_id": "a\x00b"}),
         ("workflow.phase_started", {"phase": "completed"}),

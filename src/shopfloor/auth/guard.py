@@ -26,6 +26,7 @@ _TASKS = re.compile(
 )
 """What a sandbox may say of the task that it works on; whose that is, the route looks up."""
 _MODELS = re.compile(r"/models/[A-Za-z0-9_-]{1,60}/.+")
+_GIT = re.compile(r"/git/.+")
 _KEYS = ("x-api-key", "x-goog-api-key")
 """Where programs that talk to models put their key; here it is the sandbox's token."""
 
@@ -43,7 +44,7 @@ class PeopleOnly(Forbidden):
 class SandboxesOnly(Forbidden):
     """Only sandboxes may do this, at their own door."""
 
-    hint = "Ask the provider yourself."
+    hint = "Ask the provider, or the repository, yourself."
 
 
 class ForeignOrigin(Forbidden):
@@ -104,6 +105,13 @@ async def model_caller(connection: HTTPConnection) -> Caller:
     return Caller(*await _granted(connection.app, model_key(connection)))
 
 
+async def sandbox(connection: HTTPConnection) -> Caller:
+    """Let a sandbox in, by its own door, with its token."""
+    if not at_sandbox_door(connection.scope):
+        raise SandboxesOnly
+    return Caller(*await _granted(connection.app, _bearer(connection)))
+
+
 def model_key(connection: HTTPConnection) -> str | None:
     """The key in a request to a model, wherever its provider's programs put it."""
     shown = (connection.headers.get(name) for name in _KEYS)
@@ -145,7 +153,8 @@ class SandboxDoor:
         if scope["type"] == "http" and _MODELS.fullmatch(scope["path"]):
             await _granted(app, model_key(HTTPConnection(scope)))
             return
-        if scope["type"] == "http" and scope["method"] == "POST" and _TASKS.fullmatch(scope["path"]):
+        told = scope["type"] == "http" and scope["method"] == "POST" and _TASKS.fullmatch(scope["path"])
+        if told or (scope["type"] == "http" and _GIT.fullmatch(scope["path"])):
             await _granted(app, _bearer(HTTPConnection(scope)))
             return
         allowed = _DOOR.get(scope["method"]) if scope["type"] == "http" else None

@@ -1,14 +1,13 @@
 """The doors of the board: the loops that move tickets by themselves, end reviews in time and find what is blocked."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from shopfloor.board import queries, service
 from shopfloor.board.rules import LIMITS, Column
 from shopfloor.board.steps.advance import advance
-from shopfloor.board.steps.block import detect, stuck
+from shopfloor.board.steps.block import detect
+from shopfloor.board.steps.integrate import take_in
 from shopfloor.events import log as events
 from shopfloor.events.bus import Published
 from shopfloor.kit import log
@@ -41,10 +40,6 @@ MOST_STEPS = 50
 """Of one ticket in a row, before others have their turn."""
 AT_ONCE = 4
 """Tickets looked after at the same time: most of it is waiting for git and the database."""
-REMEMBERED = 10_000
-
-type Integrate = Callable[[Tools, str, str], Awaitable[list[str]]]
-"""Takes the work of a completed task (ticket, task) into its ticket's branch; answers the files in the way. May be repeated."""
 
 
 @dataclass
@@ -53,15 +48,12 @@ class Mover:
 
     tools: Tools
     background: Background
-    integrate: Integrate | None = None
     wanted: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
     waiting: set[str] = field(default_factory=set)
     """Tickets in `wanted`, so that each is there once."""
     busy: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
     """Tickets that something happened to while they were looked after."""
-    taken: "OrderedDict[str, str]" = field(default_factory=OrderedDict)
-    """Task -> head that was taken into its ticket's branch: spares asking git again; forgetting it costs no more than that."""
 
     def launch(self) -> None:
         """Begin."""
@@ -108,14 +100,8 @@ class Mover:
     async def _integrate(self, ticket_id: str) -> None:
         async with self.tools.database.reading() as session:
             made = await queries.deliveries(session, ticket_id)
-        for task_id, head in made:
-            if self.integrate and self.taken.get(task_id) != head:
-                if conflicts := await self.integrate(self.tools, ticket_id, task_id):
-                    await stuck(self.tools, ticket_id, task_id, conflicts)
-                    return
-                self.taken[task_id] = head
-                while len(self.taken) > REMEMBERED:
-                    self.taken.popitem(last=False)
+        for task_id in made:
+            await take_in(self.tools, ticket_id, task_id)
 
     async def _hear(self) -> None:
         async with self.tools.hub.subscribe(events.Filters(event_types=frozenset(HEAR))) as feed:
@@ -130,7 +116,7 @@ class Mover:
         if event.event_type == "project.changed":
             await self._look_around()
         left = payload.get("before") if event.event_type == "TICKET_TRANSITIONED" else None
-        if left or event.event_type == "ticket.archived":
+        if left or event.event_type == "ticket.archived" or "merge_commit" in payload.get("changes", {}):
             async with self.tools.database.reading() as session:
                 for other in await queries.neighbours(session, payload["ticket_id"], left):
                     self.want(other)

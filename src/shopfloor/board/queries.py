@@ -18,7 +18,6 @@ from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Malformed, NotFound
 from shopfloor.projects.models import Project
 from shopfloor.tasks.models import Task
-from shopfloor.workorders.models import WorkOrder
 
 SORTS = {
     "created_at": Ticket.created_at,
@@ -105,11 +104,12 @@ async def blocked_by(session: Session, ticket_id: str) -> list[tuple[str, str]]:
 
 
 async def waited_for(session: Session, ticket_id: str) -> list[str]:
-    """The tickets of another's dependencies that are not done yet, archived ones aside."""
+    """The tickets of another's dependencies whose work is not in the base yet: not done, or not merged; archived ones aside."""
     query = (
         sa.select(Ticket.ticket_id)
         .join(TicketDependency, TicketDependency.blocked_by == Ticket.ticket_id)
-        .where(TicketDependency.ticket_id == ticket_id, Ticket.status != Column.DONE, Ticket.archived_at.is_(None))
+        .where(TicketDependency.ticket_id == ticket_id, Ticket.archived_at.is_(None))
+        .where(sa.or_(Ticket.status != Column.DONE, sa.and_(Ticket.branch.is_not(None), Ticket.merge_commit.is_(None))))
         .order_by(Ticket.ticket_id)
     )
     return list(await session.scalars(query))
@@ -348,15 +348,14 @@ async def cards(session: Session, tickets: Sequence[Ticket]) -> dict[str, Card]:
     }
 
 
-async def deliveries(session: Session, ticket_id: str) -> list[tuple[str, str]]:
-    """The completed tasks of a ticket whose orders handed out commits, oldest first: task and head."""
+async def deliveries(session: Session, ticket_id: str) -> list[str]:
+    """The completed tasks of a ticket whose work its branch has not taken in yet, oldest first."""
     query = (
-        sa.select(Task.task_id, WorkOrder.head_commit)
-        .join(WorkOrder, WorkOrder.agent_work_order_id == Task.work_order_id)
-        .where(Task.ticket_id == ticket_id, Task.status == "completed", WorkOrder.head_commit.is_not(None))
+        sa.select(Task.task_id)
+        .where(Task.ticket_id == ticket_id, Task.status == "completed", ~Task.gathered)
         .order_by(Task.ended_at, Task.task_id)
     )
-    return [(row[0], str(row[1])) for row in await session.execute(query)]
+    return list(await session.scalars(query))
 
 
 async def neighbours(session: Session, ticket_id: str, left: str | None, *, limit: int = 20) -> list[str]:

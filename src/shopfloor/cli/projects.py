@@ -21,6 +21,8 @@ Each = Annotated[float | None, typer.Option(help="US dollars that the models of 
 Allow = Annotated[list[str] | None, typer.Option(help="host:port its sandboxes may reach; repeatable.")]
 Template = Annotated[str | None, typer.Option(help="Branch names, such as '{type}/{number}-{slug}-{id}'.")]
 
+Gate = Annotated[bool | None, typer.Option(help="Whether its agents may git fetch and git push themselves.")]
+
 
 @app.command("list")
 def list_projects(as_json: Json = False, url: Url = None) -> None:
@@ -56,6 +58,7 @@ def create(
     order_budget: Each = None,
     allow: Allow = None,
     branch_template: Template = None,
+    git_gate: Gate = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
@@ -63,7 +66,7 @@ def create(
     from shopfloor.cli.client import Client
     from shopfloor.cli.repository import located
 
-    given = _given(agent, sandbox, budget, order_budget, allow, branch_template)
+    given = _given(agent, sandbox, budget, order_budget, allow, branch_template, git_gate)
     with Client(url) as client:
         made = client.post(PATH, {"name": name, "repository_url": located(repository), **given})
     _show(made, as_json=as_json)
@@ -78,13 +81,14 @@ def change(
     order_budget: Each = None,
     allow: Allow = None,
     branch_template: Template = None,
+    git_gate: Gate = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
     """Change what is named; work that runs keeps what it began with."""
     from shopfloor.cli.client import Client, path_part
 
-    given = _given(agent, sandbox, budget, order_budget, allow, branch_template)
+    given = _given(agent, sandbox, budget, order_budget, allow, branch_template, git_gate)
     with Client(url) as client:
         changed = client.request("PATCH", f"{PATH}/{path_part(project)}", json=given)
     _show(changed, as_json=as_json)
@@ -107,6 +111,7 @@ def _given(*values: Any) -> dict[str, Any]:
         "work_order_budget_usd",
         "allow",
         "branch_template",
+        "git_gate",
     )
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 

@@ -101,7 +101,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, lined_up:
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Named values, one a line; empty ones are left out."""
-    kept = [(name, clean(value)) for name, value in pairs if value not in {None, ""}]
+    kept = [(name, clean(value)) for name, value in pairs if value not in (None, "")]
     width = max((len(name) for name, _ in kept), default=0)
     for name, value in kept:
         first, *rest = value.splitlines() or [""]

@@ -79,8 +79,18 @@ def _sqlite_time(element: DatabaseTime, compiler: Any, **kw: Any) -> str:
     return f"round((julianday('now') - 2440587.5) * 86400.0 + {compiler.process(element.clauses, **kw)}, 6)"
 
 
-SERVER_SETTINGS = {"application_name": "shopfloor", "idle_in_transaction_session_timeout": "5000"}
-"""A process that was cut off in the middle of a transaction must not hold its locks: PostgreSQL ends it after so many milliseconds."""
+CUT_OFF_SECONDS = 5.0
+"""A process that was cut off in the middle of a transaction must not hold its locks: PostgreSQL ends it after so long."""
+SERVER_SETTINGS = {
+    "application_name": "shopfloor",
+    "idle_in_transaction_session_timeout": str(round(1000 * CUT_OFF_SECONDS)),
+}
+END_CUT_OFF = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = 'shopfloor'
+AND state = 'active' AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - make_interval(secs => :seconds)
+"""
+"""Between a statement's preparation and its execution the driver owes PostgreSQL nothing that its own limit would count."""
 
 
 class DatabaseAway(Unavailable):
@@ -208,6 +218,11 @@ class Database:
             if self.sqlite or isinstance(error, Problem) or not _passes(error):
                 raise
             raise DatabaseAway(f"{type(error).__name__}: {error}"[:500]) from error
+
+    async def end_cut_off(self, seconds: float = CUT_OFF_SECONDS) -> int:
+        """End the transactions of ours whose process says nothing in the middle of a statement; answers how many. PostgreSQL only."""
+        async with self.transaction() as session:
+            return await session.scalar(sa.text(END_CUT_OFF), {"seconds": seconds}) or 0
 
     async def create_all(self) -> None:
         """Create the tables of every imported model. For tests; the product runs migrations."""

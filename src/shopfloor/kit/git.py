@@ -212,11 +212,13 @@ async def call(
     truncate: bool = False,
     max_file: int | None = None,
     keep_open: Collection[int] = (),
+    into: BinaryIO | None = None,
 ) -> Result:
     """Run git to its end, whatever its exit code. At the timeout, and when the caller is cancelled, its process group is killed.
 
     `stdin` is bytes or an unbuffered file, read from where it stands. Beyond `max_output` the output is an error, or cut off with `truncate`. `max_file` limits
     every file it writes. `keep_open` are file descriptors it inherits: a lock so held outlives a killed caller until git ends.
+    `into` is a file that takes the output instead.
     """
     try:
         process = await _spawn(
@@ -224,6 +226,7 @@ async def call(
             cwd=cwd or "/",
             env=environment(protocols=protocols, config=config, extra=env),
             stdin=stdin if not isinstance(stdin, bytes) else PIPE if stdin else asyncio.subprocess.DEVNULL,
+            stdout=into or PIPE,
             pass_fds=tuple(keep_open),
         )
     except FileNotFoundError as error:
@@ -240,7 +243,7 @@ async def call(
 async def _spawn(*argv: str, **options: Any) -> asyncio.subprocess.Process:
     """Start a program in a process group of its own; a caller cancelled meanwhile leaves none behind."""
     starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE, start_new_session=True, **options)
+        asyncio.create_subprocess_exec(*argv, stderr=PIPE, start_new_session=True, **options)
     )
     try:
         return await asyncio.shield(starting)
@@ -259,12 +262,11 @@ def _argv(args: tuple[str, ...], git_dir: Path | None, max_file: int | None) -> 
 async def _finish(
     process: asyncio.subprocess.Process, args: tuple[str, ...], stdin: bytes, max_output: int, truncate: bool
 ) -> Result:
-    assert process.stdout
     assert process.stderr
     feeding = asyncio.ensure_future(_feed(process, stdin))
     complaints = asyncio.ensure_future(_read(process.stderr, STDERR_CAP, drain=True))
     try:
-        stdout, cut = await _read(process.stdout, max_output)
+        stdout, cut = await _read(process.stdout, max_output) if process.stdout else (b"", False)
         if cut and not truncate:
             raise GitOutputTooLarge(f"git {args[0]} printed more than {max_output} bytes")
         if cut:

@@ -42,5 +42,7 @@ class Project(Base):
     """What must succeed on every merged tree."""
     merge_queue: Mapped[bool] = mapped_column(default=False)
     """Whether tickets that are done are merged by themselves, one at a time."""
+    git_gate: Mapped[bool] = mapped_column(default=False)
+    """Whether its agents may fetch from it, and push their order's branch, themselves."""
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())

@@ -86,6 +86,8 @@ class ProjectRequest(Body):
     test_command: TestCommand = None
     check_command: ShellLine | None = None
     merge_queue: bool = False
+    git_gate: bool = False
+    """Whether its agents may fetch from it, and push their order's branch, themselves."""
 
 
 class ProjectPatch(Body):
@@ -109,6 +111,7 @@ class ProjectPatch(Body):
     test_command: TestCommand = None
     check_command: ShellLine | None = None
     merge_queue: bool | None = None
+    git_gate: bool | None = None
 
 
 class ProjectView(Schema):
@@ -133,6 +136,7 @@ class ProjectView(Schema):
     test_command: str | None
     check_command: str | None
     merge_queue: bool
+    git_gate: bool
     created_at: Timestamp
     updated_at: Timestamp
 

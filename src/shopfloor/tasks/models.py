@@ -61,6 +61,8 @@ class Task(Base):
     """Of its newest attempt (LIF-06)."""
     conversation_id: Mapped[str | None] = mapped_column(sa.String(255))
     result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
+    gathered: Mapped[bool] = mapped_column(default=False)
+    """Its work is in its ticket's branch, or need not be: nothing else of the ticket starts before."""
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
     updated_at: Mapped[datetime] = mapped_column(server_default=db_time(), onupdate=db_time())
     started_at: Mapped[datetime | None]

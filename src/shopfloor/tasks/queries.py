@@ -275,3 +275,9 @@ async def astray(session: Session) -> Sequence[str]:
         )
     )
     return [order_id for order_id in await session.scalars(sa.union(ended, on)) if order_id]
+
+
+async def ungathered(session: Session, ticket_id: str | None) -> str | None:
+    """A completed task of a ticket whose work is not in the ticket's branch yet."""
+    mine = sa.select(Task.task_id).where(Task.ticket_id == ticket_id, Task.status == "completed", ~Task.gathered)
+    return await session.scalar(mine.limit(1)) if ticket_id else None

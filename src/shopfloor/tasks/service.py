@@ -156,6 +156,7 @@ async def move(session: Session, task: Task, to: TaskStatus, *, reason: str) -> 
         task.ended_at = cast("Any", db_time())
     await session.flush()
     if to == TaskStatus.COMPLETED:
+        task.gathered = task.ticket_id is None or task.work_order_id is None
         await graph.let_go(session, task.task_id)
     fact = TaskStatusChanged(
         task_id=task.task_id,
@@ -194,6 +195,14 @@ async def hold(
         await _tell(session, task, "held" if held else "released")
         changed.append(task.task_id)
     return changed
+
+
+async def note_gathered(session: Session, task_id: str) -> None:
+    """What the task made is in its ticket's branch, or is made anew: the next may start from there."""
+    task = await queries.locked(session, task_id)
+    if not task.gathered:
+        task.gathered = True
+        await _tell(session, task, "gathered")
 
 
 async def set_base(session: Session, ticket_id: str, branch: str) -> None:

@@ -278,6 +278,8 @@ class Jobs:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self.engine.lease_seconds / 5)
+            if ended := await self.tools.database.end_cut_off():
+                logger.warning("cut_off_transactions_ended", count=ended)
             await self._adopt()
             silent_seconds = 2 * self.engine.lease_seconds
             if self.engine.steady_seconds > silent_seconds:

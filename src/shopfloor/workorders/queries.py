@@ -14,6 +14,9 @@ from shopfloor.workorders.models import Artifact, Attempt, Pin, WorkOrder
 from shopfloor.workorders.rules import ENDS, AttemptState, OrderStatus
 
 BUNDLES = ("checkpoint.bundle", "result.bundle")
+"""What workers hand out."""
+PUSHED = "push:bundle"
+"""What an agent pushed, as a bundle; no upload can have this name."""
 
 
 class WorkOrderNotFound(NotFound):
@@ -122,16 +125,22 @@ async def completed(session: Session, order_ids: Sequence[str]) -> Sequence[str]
 
 
 async def newest_bundle(session: Session, order_id: str) -> Artifact | None:
-    """The newest bundle of commits that an order's sandboxes handed out and that was not refused."""
+    """The newest bundle of commits that an order's sandboxes handed out or pushed and that was not refused."""
     query = sa.select(Artifact).where(
-        Artifact.work_order_id == order_id, Artifact.name.in_(BUNDLES), Artifact.note == ""
+        Artifact.work_order_id == order_id, Artifact.name.in_((*BUNDLES, PUSHED)), Artifact.note == ""
     )
     return await session.scalar(query.order_by(Artifact.id.desc()).limit(1))
 
 
 async def newest_artifact(session: Session, order_id: str) -> Artifact | None:
-    """The newest bundle, refused or not."""
+    """The newest bundle that a worker handed out, refused or not."""
     query = sa.select(Artifact).where(Artifact.work_order_id == order_id, Artifact.name.in_(BUNDLES))
+    return await session.scalar(query.order_by(Artifact.id.desc()).limit(1))
+
+
+async def newest_push(session: Session, attempt_id: str) -> Artifact | None:
+    """The newest push of an attempt's agent that was not refused."""
+    query = sa.select(Artifact).where(Artifact.attempt_id == attempt_id, Artifact.name == PUSHED, Artifact.note == "")
     return await session.scalar(query.order_by(Artifact.id.desc()).limit(1))
 
 
@@ -182,9 +191,10 @@ async def pins_of_sandbox(session: Session, sandbox_id: str) -> Sequence[Pin]:
     return (await session.scalars(query.order_by(Pin.id.desc()))).all()
 
 
-async def handed_out(session: Session, attempt_id: str) -> int:
-    """Bytes that an attempt has handed out."""
-    total = sa.select(sa.func.coalesce(sa.func.sum(Artifact.size), 0)).where(Artifact.attempt_id == attempt_id)
+async def handed_out(session: Session, attempt_id: str, *, pushed: bool = False) -> int:
+    """Bytes that an attempt's worker has handed out, or its agent has pushed."""
+    which = Artifact.name == PUSHED if pushed else Artifact.name != PUSHED
+    total = sa.select(sa.func.coalesce(sa.func.sum(Artifact.size), 0)).where(Artifact.attempt_id == attempt_id, which)
     return int(await session.scalar(total) or 0)
 
 

@@ -15,7 +15,6 @@ from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.react import fenced
 
 REMEDY = "Clear the way: "
-INTEGRATION = "integration"
 """Who says that branches do not merge: what it blocks, a person unblocks."""
 
 
@@ -41,15 +40,6 @@ async def _judge(tools: Tools, ticket_id: str, still: float) -> Ticket | None:
         if kind == BlockedClass.FAILING_CHECKS and project.autonomy and tools.settings.board.remedy:
             await _remedy(tools, session, project, ticket)
         return ticket
-
-
-async def stuck(tools: Tools, ticket_id: str, task_id: str, conflicts: list[str]) -> None:
-    """What a task made does not merge with its ticket's branch: a person must see to it, nothing is lost or overwritten."""
-    async with tools.database.transaction() as session:
-        ticket = await queries.locked(session, ticket_id)
-        if not ticket.is_blocked and ticket.archived_at is None:
-            reason = f"the work of {task_id} and the ticket's branch change the same lines: {', '.join(conflicts[:20])}"
-            await service.block(session, ticket, BlockedClass.FAILING_CHECKS, reason=reason, who=INTEGRATION)
 
 
 def _cause(ticket: Ticket, state: State) -> tuple[BlockedClass, str] | None:

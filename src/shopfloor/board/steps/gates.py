@@ -16,6 +16,7 @@ from shopfloor.kit.db import Session
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
 from shopfloor.tasks import queries as tasks
+from shopfloor.tasks.models import Task
 from shopfloor.workorders.steps import Tools
 
 MOST_FILES = 20
@@ -67,6 +68,12 @@ async def _look(
     return Seen(**ends, artifacts=artifacts, changed=changed)
 
 
+def _stand(task: Task) -> str:
+    """What was made and is not in the ticket's branch yet is not done."""
+    on_its_way = task.status == "completed" and not task.gathered
+    return "on its way into the ticket's branch" if on_its_way else task.status
+
+
 async def findings(session: Session, project: Project, ticket: Ticket, seen: Seen) -> list[Finding]:
     """The gates of the ticket's column that do not hold now."""
     gates = law.gates_of(project.gates, ticket.status)
@@ -82,7 +89,7 @@ async def _facts(session: Session, ticket: Ticket, seen: Seen) -> Facts:
             Checked(text=one.criterion.text, verdict=str(one.verdict)) for one in standings.get(ticket.ticket_id, [])
         ],
         tasks=[
-            TaskFact(task_id=task.task_id, title=task.title, status=task.status)
+            TaskFact(task_id=task.task_id, title=task.title, status=_stand(task))
             for task in own
             if task.phase == ticket.status
         ],

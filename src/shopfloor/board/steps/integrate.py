@@ -1,5 +1,6 @@
 """A ticket's branch: what its tasks delivered is gathered there, and offered for review as one change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shopfloor.board import merge_queries, queries, service
@@ -7,10 +8,15 @@ from shopfloor.board.models import Ticket
 from shopfloor.forges.mirrors import reading
 from shopfloor.forges.port import BranchMoved, Refs
 from shopfloor.kit import log
+from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Unavailable
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
 from shopfloor.projects.steps import branches
+from shopfloor.tasks import graph
+from shopfloor.tasks import queries as task_queries
+from shopfloor.tasks import service as tasks
+from shopfloor.tasks.models import Task
 from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.steps import Tools
 
@@ -42,6 +48,47 @@ class Work:
         return ticket.branch or branches.branch_name(
             self.project, ticket.ticket_id, title=ticket.title, kind=ticket.kind, issue=ticket.github_issue_number
         )
+
+
+async def take_in(tools: Tools, ticket_id: str, task_id: str) -> None:
+    """Bring what a task delivered into its ticket's branch; work that does not merge there is done anew from there. Idempotent."""
+    clashes = await integrate(tools, ticket_id, task_id)
+    async with tools.database.transaction() as session:
+        task = await task_queries.locked(session, task_id)
+        if task.gathered:
+            return
+        if clashes:
+            again = await _anew(tools, session, task, clashes)
+            for waiting in await task_queries.dependents(session, task_id):
+                if waiting.status == "pending":
+                    await graph.depend(session, waiting, [again.task_id])
+        await tasks.note_gathered(session, task_id)
+
+
+async def _anew(tools: Tools, session: Session, task: Task, clashes: Sequence[str]) -> Task:
+    """The same task once more, told what its first work did not merge with. That work stays on its own branch."""
+    logger.warning("task_work_conflicts", task_id=task.task_id, ticket_id=task.ticket_id, paths=list(clashes[:10]))
+    told = (
+        f"This was done before, and does not merge with what others did meanwhile in {', '.join(clashes[:20])}. "
+        "Do it again on what is there now."
+    )
+    return await tasks.create(
+        session,
+        project_id=task.project_id,
+        ticket_id=task.ticket_id,
+        phase=task.phase,
+        title=task.title,
+        description=f"{task.description}\n\n{told}",
+        workflow=task.workflow_type,
+        priority=task.priority,
+        owned_paths=task.owned_paths,
+        reason=f"{task.task_id} conflicts with its ticket's branch",
+        scheduling=tools.settings.scheduling,
+        agent=task.agent,
+        model=task.model,
+        agent_options=task.agent_options,
+        base_branch=(await queries.get(session, task.ticket_id or "")).branch,
+    )
 
 
 async def integrate(tools: Tools, ticket_id: str, task_id: str) -> list[str]:
@@ -108,3 +155,4 @@ async def _note_head(tools: Tools, work: Work, head: str, refs: Refs) -> None:
             head_commit=head,
             why=f"{order.task_id} delivered {order.agent_work_order_id}",
         )
+        await tasks.set_base(session, ticket.ticket_id, work.branch)

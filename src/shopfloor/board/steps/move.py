@@ -48,7 +48,7 @@ class StillBlocked(MoveRefused):
 class WaitsForTickets(MoveRefused):
     """The ticket waits for others."""
 
-    hint = "It can start once they are done; or change its blocked_by, or override with a reason."
+    hint = "It can start once they are done and merged; or change its blocked_by, or override with a reason."
 
 
 class ReasonNeeded(Malformed):

@@ -7,6 +7,7 @@ are in reach, checked object by object, and only then joined to what the orders 
 import asyncio
 import contextlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -144,18 +145,23 @@ async def unpack(place: Place, quarantine: Path, file: BinaryIO | io.FileIO, siz
     (quarantine / "pack").mkdir()
     (quarantine / "info").mkdir()
     (quarantine / "info" / "alternates").write_text(f"{place.mirror / 'objects'}\n")
+    await index(place.mirror, file, size, {"GIT_OBJECT_DIRECTORY": str(quarantine)})
+
+
+async def index(git_dir: Path, file: BinaryIO | io.FileIO, size: int, env: Mapping[str, str] | None = None) -> None:
+    """Check and index the pack that a file goes on with; raises BundleRefused."""
     try:
         await git.run(
             *("index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={MAX_BUNDLE}"),
-            git_dir=place.mirror,
-            env={"GIT_OBJECT_DIRECTORY": str(quarantine)},
+            git_dir=git_dir,
+            env=env,
             config={"core.bigFileThreshold": "32m", "pack.threads": "1"},
             stdin=file,
             timeout=IMPORT_SECONDS,
             max_file=2 * size + (64 << 20),
         )
     except git.GitFailed as error:
-        raise BundleRefused(f"git refuses the bundle's objects: {error.message}") from error
+        raise BundleRefused(f"git refuses the objects: {error.message}") from error
 
 
 async def _examine(place: Place, quarantine: Path, head: str, base_commit: str) -> None:

@@ -116,6 +116,7 @@ def upgrade() -> None:
         sa.Column("sandbox_id", sa.String(length=255), nullable=True),
         sa.Column("conversation_id", sa.String(length=255), nullable=True),
         sa.Column("result", sa.JSON(), nullable=True),
+        sa.Column("gathered", sa.Boolean(), nullable=False),
         sa.Column("created_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("updated_at", Instant(), server_default=db_time(), nullable=False),
         sa.Column("started_at", Instant(), nullable=True),

@@ -55,6 +55,8 @@ async def _waits(tools: Tools, session: Session, task: Task) -> list[str]:
     if task.open_dependencies:
         waiting = [one for one in await queries.dependencies(session, task.task_id) if one.status != "completed"]
         found += [f"it waits for {one.task_id} ({one.status}): {one.title}" for one in waiting[:20]]
+    if made := await queries.ungathered(session, task.ticket_id):
+        found.append(f"its ticket's branch takes in what {made} made; it starts from there")
     if not (project.autonomy or task.forced):
         found.append(f"project {project.name!r} has no autonomy: set it, or dispatch the task")
     if task.not_before and task.not_before > await moment(session):

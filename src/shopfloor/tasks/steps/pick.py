@@ -43,12 +43,14 @@ class Candidate:
 
 
 def _ready(task: Any) -> list[sa.ColumnElement[bool]]:
-    """What holds of every task that may start, whatever else runs."""
+    """What holds of every task that may start, whatever else runs. It starts from all that its ticket's tasks made before."""
+    before = aliased(Task)
     return [
         task.status == TaskStatus.PENDING,
         task.held.is_(False),
         task.open_dependencies == 0,
         sa.or_(task.not_before.is_(None), task.not_before <= db_time()),
+        ~sa.exists().where(before.ticket_id == task.ticket_id, before.status == TaskStatus.COMPLETED, ~before.gathered),
     ]
 
 

@@ -54,7 +54,8 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
         await finish(tools, attempt_id, state, f"{result.get('status')}: {reason}")
         return
     try:
-        reason = await _deliver(tools, order, result.get("head_sha"))
+        head = await _head(tools, order, attempt_id, result.get("head_sha"))
+        reason = await _push(tools, order, head)
     except Unavailable:
         raise
     except Problem as problem:
@@ -67,8 +68,29 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
     await finish(tools, attempt_id, AttemptState.DONE, reason)
 
 
-async def _deliver(tools: Tools, order: WorkOrder, promised: str | None) -> str:
-    """Push exactly the commit that the result names: an older checkpoint is not what was said to be done."""
+async def _head(tools: Tools, order: WorkOrder, attempt_id: str, promised: str | None) -> str:
+    """The commit to deliver: the one that the result names, or what the agent itself pushed beyond it."""
+    async with tools.database.reading() as session:
+        push = await queries.newest_push(session, attempt_id)
+    pushed = await import_commits(tools, push) if push else None
+    if pushed is None:
+        return await _promised(tools, order, promised)
+    if promised is None:
+        return pushed
+    head, url = await _promised(tools, order, promised), order.repository_url
+    if await tools.repositories.contains(url, head, pushed):
+        return head
+    merged = await tools.repositories.mergeable(url, pushed, head)
+    if merged.clean and not merged.adds:
+        return pushed
+    raise NothingDelivered(
+        f"the agent pushed {pushed[:12]} and ended with {head[:12]}, which has other changes and does not contain it",
+        hint="Nothing was delivered, both are kept. Retry, and ask the agent to bring the two together.",
+    )
+
+
+async def _promised(tools: Tools, order: WorkOrder, promised: str | None) -> str:
+    """Exactly the commit that the result names: an older checkpoint is not what was said to be done."""
     order_id = order.agent_work_order_id
     async with tools.database.reading() as session:
         bundle = await queries.newest_artifact(session, order_id)
@@ -86,7 +108,7 @@ async def _deliver(tools: Tools, order: WorkOrder, promised: str | None) -> str:
             f"the agent's last commit {promised[:12]} was not handed in, the newest that was is {head[:12]}",
             hint="Nothing was pushed. Retry: it continues from what was handed in.",
         )
-    return await _push(tools, order, head)
+    return head
 
 
 async def _push(tools: Tools, order: WorkOrder, head: str) -> str:

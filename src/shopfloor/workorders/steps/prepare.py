@@ -25,7 +25,7 @@ from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Life, SandboxSpec,
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import PHASE_OF_STEP, AttemptState, WorkflowType
-from shopfloor.workorders.steps import Brief, Claimed, Tools
+from shopfloor.workorders.steps import Brief, Claimed, Tools, gate
 from shopfloor.workorders.steps.handover import handed_over, recounted
 from shopfloor.workorders.steps.run import TICK_SECONDS, called_off, finish, glance
 
@@ -218,8 +218,9 @@ async def _spec(tools: Tools, order: WorkOrder, attempt: Attempt, adapter: Adapt
     view = adapter.view(spec)
     wired = _wired(profile, order, view, brief)
     job = await _job(tools, order, attempt, profile, inbox, brief)
-    job["agent"]["files"] = dict(wired.files)
-    job["api"]["url"] = view.api_url
+    job["agent"]["files"], job["api"]["url"] = dict(wired.files), view.api_url
+    if brief.project and brief.project.git_gate:
+        gate.show(job, order, view, (await adapter.capabilities()).workspace)
     _write(inbox / "job.json", orjson.dumps(_translate(job, view)), owner)
     return replace(spec, env=agents.agent_environment(profile, wired))
 
