@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import accounts, attach, changes, doctor, forges, orders, projects, recover, serve
+from shopfloor.cli import accounts, attach, changes, doctor, forges, orders, projects, recover, serve, tasks
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -44,6 +44,7 @@ for name, function in COMMANDS.items():
     app.command(name)(function)
 app.add_typer(changes.app, name="changes")
 app.add_typer(projects.app, name="projects")
+app.add_typer(tasks.app, name="tasks")
 app.add_typer(accounts.app, name="accounts")
 
 
