@@ -1,5 +1,6 @@
 """From a card to done without a person pushing it, on the real platform; and one that fails and goes back with its reason."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ def way(house: Platform, ticket: str) -> list[str]:
     return [move["after"] for move in house.get(f"/tickets/{ticket}/history")["moves"]]
 
 
+def been(house: Platform, ticket: str, column: str) -> bool:
+    return column in way(house, ticket)
+
+
 def test_a_ticket_goes_from_backlog_to_done_by_itself(house: Platform, project: str, origin: Path) -> None:
     """ORC-04, RES-01…05: picked up, sandbox, result, completed, moved, proven, told."""
     ticket = make(house, project, WRITE, [HOLDS])
@@ -102,7 +107,7 @@ def test_a_server_killed_in_every_column_goes_on_where_it_was(origin: Path) -> N
         project = house.post("/projects", body, expect=201)["project_id"]
         ticket = make(house, project, WRITE, [HOLDS])
         for column in ("analyzing", "building", "building-done", "testing"):
-            until(lambda seen=column: seen in way(house, ticket), what=f"{ticket} to reach {column}")
+            until(functools.partial(been, house, ticket, column), what=f"{ticket} to reach {column}")
             house.kill()
             house.start()
         assert settled(house, ticket)["status"] == "done"

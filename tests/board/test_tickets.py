@@ -41,7 +41,7 @@ async def test_every_sort_pages_over_everything_once(desk: Desk, sort: str) -> N
     seen: list[str] = []
     cursor = None
     while True:
-        query = {"cursor": cursor} if cursor else {}
+        query: dict[str, Any] = {"cursor": cursor} if cursor else {}
         page = await desk.get("/tickets", sort=sort, limit=1, **query)
         seen += [one["ticket_id"] for one in page["tickets"]]
         if (cursor := page["next_cursor"]) is None:
@@ -57,16 +57,11 @@ async def test_filters_say_what_tickets_must_be(desk: Desk) -> None:
     async def ids(**query: Any) -> list[str]:
         return [found["ticket_id"] for found in (await desk.get("/tickets", **query))["tickets"]]
 
-    for query in (
-        {"priority": "high"},
-        {"owner": "ann"},
-        {"spec": "s-1"},
-        {"approval": "pending_review"},
-        {"q": "red"},
-    ):
-        assert await ids(**query) == [one], query
-    for query in ({"blocked": "true"}, {"q": "100%"}, {"priority": "medium"}):
-        assert await ids(**query) == [other], query
+    mine = {"priority": "high", "owner": "ann", "spec": "s-1", "approval": "pending_review", "q": "red"}
+    for name, value in mine.items():
+        assert await ids(**{name: value}) == [one], name
+    for name, value in {"blocked": "true", "q": "100%", "priority": "medium"}.items():
+        assert await ids(**{name: value}) == [other], name
     assert await ids(status="done") == []
     assert set(await ids(project="p", status="backlog")) == {one, other}
 

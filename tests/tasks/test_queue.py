@@ -199,7 +199,9 @@ async def test_engines_that_chose_apart_break_no_cap_together(
             await world.task(project, priority=priority, owned_paths=paths)
             async with world.database.reading() as session:
                 chosen.append(await pick(session, world.tools.settings))
-        assert chosen[0] and chosen[1] and chosen[0].task.task_id != chosen[1].task.task_id
+        assert chosen[0]
+        assert chosen[1]
+        assert chosen[0].task.task_id != chosen[1].task.task_id
         assert [await begun(world, one) for one in chosen if one] == [True, False]
 
 

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from shopfloor.cli import accounts, attach, board, changes, doctor, forges, orders, projects, recover, serve, tickets
+from shopfloor.cli import (
+    accounts,
+    attach,
+    board,
+    changes,
+    doctor,
+    forges,
+    orders,
+    projects,
+    recover,
+    serve,
+    tasks,
+    tickets,
+)
 from shopfloor.cli.demo import command as demo
 from shopfloor.cli.exits import MEANINGS, Exit, exit_code
 from shopfloor.kit.errors import Problem
@@ -46,6 +59,7 @@ for name, function in COMMANDS.items():
 app.add_typer(changes.app, name="changes")
 app.add_typer(projects.app, name="projects")
 app.add_typer(tickets.app, name="tickets")
+app.add_typer(tasks.app, name="tasks")
 app.add_typer(accounts.app, name="accounts")
 
 

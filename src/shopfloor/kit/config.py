@@ -130,7 +130,7 @@ class Board(BaseModel):
     """A ticket in a working column that gets no further for so long is looked at: something is in its way."""
     remedy: bool = True
     """Whether a ticket of an autonomous project that is found blocked gets a task to clear its way."""
-    duplicate_score: float = Field(0.6, gt=0, le=1)
+    duplicate_score: float = Field(0.65, gt=0, le=1)
     """How alike a new ticket and another may be, 0 to 1, before somebody must insist on it."""
     duplicate_candidates: int = Field(5, ge=1, le=50)
     most_returns: int = Field(3, ge=0)

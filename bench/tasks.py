@@ -1,0 +1,207 @@
+"""The queue of tasks: what a claim and a dependency check cost as it grows, and how a full one drains on the real platform."""
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from tests.support.platform import Platform, folder, platform, sample_repository, until
+from tests.tasks.world import World, opened
+
+from shopfloor.kit.db import Database
+from shopfloor.tasks import graph, queries
+from shopfloor.tasks.models import Task, TaskDependency
+from shopfloor.tasks.steps.dispatch import dispatch
+from shopfloor.tasks.steps.pick import pick
+
+SIZES = (1_000, 10_000, 100_000)
+PROJECTS, CHAIN, ROUNDS = 20, 10, 40
+GOAL = 2.0
+"""Most that 100,000 tasks may cost, as a multiple of 1,000."""
+GAP_GOAL_MS = 100
+WRITE = [{"write": {"path": "done.txt", "content": "yes\n"}}]
+
+
+async def fill(world: World, size: int) -> list[list[str]]:
+    """`size` waiting tasks of several projects, half of them autonomous, in chains of tickets; answers the chains."""
+    chance = random.Random(size)
+    projects = [await world.project(f"p{n}", autonomy=n % 2 == 0) for n in range(PROJECTS)]
+    now = datetime.now(UTC)
+    chains = [[f"tsk-{n:07d}" for n in range(at, at + CHAIN)] for at in range(0, size, CHAIN)]
+    rows = [
+        {
+            "task_id": task_id,
+            "project_id": projects[number % PROJECTS],
+            "ticket_id": f"tkt-{number}",
+            "phase": "building",
+            "title": f"task {task_id}",
+            "workflow_type": "agent_workflow_build",
+            "priority": "medium",
+            "rank": now.timestamp() - chance.random() * 1e6,
+            "status": "pending",
+            "open_dependencies": int(place > 0),
+            "agent_options": {},
+            "owned_paths": [f"src/{number % 50}/**"],
+        }
+        for number, chain in enumerate(chains)
+        for place, task_id in enumerate(chain)
+    ]
+    edges = [{"task_id": one, "depends_on": other} for chain in chains for other, one in itertools.pairwise(chain)]
+    async with world.database.transaction() as session:
+        await session.execute(sa.insert(Task), rows)
+        await session.execute(sa.insert(TaskDependency), edges)
+        if not world.database.sqlite:
+            await session.execute(sa.text("ANALYZE"))
+    return chains
+
+
+async def clocked(work: Callable[[int], Awaitable[Any]], then: Callable[[], Awaitable[Any]] | None = None) -> float:
+    """Milliseconds that `work` takes, the median; `then`, not counted, puts things right again."""
+    took = []
+    for round_ in range(ROUNDS):
+        began = time.perf_counter()
+        await work(round_)
+        took.append((time.perf_counter() - began) * 1000)
+        if then:
+            await then()
+    return statistics.median(took[ROUNDS // 4 :])
+
+
+async def measure(url: str, place: Path, size: int) -> dict[str, float]:
+    database = Database(url)
+    await database.create_all()
+    await database.close()
+    async with opened(url, place, max_sandboxes=4) as world:
+        chains = await fill(world, size)
+
+        async def choose(_: int) -> None:
+            async with world.database.reading() as session:
+                assert await pick(session, world.tools.settings)
+
+        async def claim(_: int) -> None:
+            assert await dispatch(world.tools, world.claims)
+
+        async def end() -> None:
+            for task_id in await world.running():
+                await world.ends(task_id)
+
+        async def check(round_: int) -> None:
+            chain = chains[round_ * 7 % len(chains)]
+            async with world.database.reading() as session:
+                assert await graph.circle(session, chain[0], [chain[-1]])
+
+        async def add(round_: int) -> None:
+            chain = chains[(round_ * 7 + 3) % len(chains)]
+            async with world.database.transaction() as session:
+                await graph.depend(session, await graph.locked(session, chain[-1]), [chain[0]])
+
+        async def page(_: int) -> None:
+            async with world.database.reading() as session:
+                await queries.tally(session, [f"tkt-{n}" for n in range(100)])
+
+        return {
+            "choose the next task": await clocked(choose),
+            "claim it (task, order, place)": await clocked(claim, end),
+            "look for a circle": await clocked(check),
+            "add a dependency": await clocked(add),
+            "tally of 100 tickets": await clocked(page),
+        }
+
+
+def curve(url: str, sizes: tuple[int, ...]) -> None:
+    found = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as place:
+            found.append(asyncio.run(measure(url or f"sqlite:///{place}/bench.db", Path(place), size)))
+    print(f"{'ms, median':<34}" + "".join(f"{size:>10,}" for size in sizes) + f"{'ratio':>8}{'goal':>8}")
+    for name in found[0]:
+        values = [one[name] for one in found]
+        print(f"{name:<34}" + "".join(f"{v:>10.2f}" for v in values) + f"{values[-1] / values[0]:>8.2f}{GOAL:>8}")
+
+
+def drain(count: int) -> None:
+    """Tasks in chains of three, as many places as cores."""
+    places = os.cpu_count() or 2
+    with folder() as there, platform(max_sandboxes=places, log_level="warning") as house:
+        body = {"name": "bench", "repository_url": str(sample_repository(there)), "agent": "script"}
+        project = house.post("/projects", body, expect=201)["project_id"]
+        waits: dict[str, str | None] = {}
+        before = None
+        for number in range(count):
+            before = before if number % 3 else None
+            wish = {"project": project, "title": f"t{number}", "agent_options": {"script": WRITE}}
+            made = house.post("/tasks", wish | {"depends_on": [before] if before else []}, expect=201)["task_id"]
+            waits[made], before = before, made
+        ticks, began = _busy(), time.monotonic()
+        house.client.patch(f"/api/v1/projects/{project}", json={"autonomy": True}).raise_for_status()
+        limit = 60 + 10.0 * count
+        until(lambda: house.get("/tasks/cancellable", limit=1)["total_count"] == 0, limit=limit, what="the end")
+        seconds, now = time.monotonic() - began, _busy()
+        gaps = _gaps(_facts(house), waits, places)
+    share = (now[0] - ticks[0]) / max(1, now[1] - ticks[1])
+    print(
+        f"{count} tasks in {seconds:.1f} s at {places} places: {count / seconds:.2f} a second, cores busy {share:.0%}"
+    )
+    print(f"a place free though a task could start: median {statistics.median(gaps):.0f} ms, ", end="")
+    print(f"largest {max(gaps):.0f} ms (goal {GAP_GOAL_MS})")
+
+
+def _gaps(facts: list[tuple[float, str, str]], waits: dict[str, str | None], places: int) -> list[float]:
+    """Milliseconds for which a place was free though a task could start, each time; the first start is not counted."""
+    running: set[str] = set()
+    done: set[str] = set()
+    waiting = set(waits)
+    gaps, since = [0.0], None
+    for at, task_id, status in facts:
+        if status == "running" and since is not None:
+            gaps.append((at - since) * 1000)
+        waiting.discard(task_id)
+        running.discard(task_id)
+        (running if status == "running" else done).add(task_id)
+        ready = any(waits[one] is None or waits[one] in done for one in waiting)
+        since = (at if since is None or status == "running" else since) if ready and len(running) < places else None
+    return gaps
+
+
+def _busy() -> tuple[int, int]:
+    """Ticks of all cores: at work, and in all."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def _facts(house: Platform) -> list[tuple[float, str, str]]:
+    """When which task entered which status, in order, by the server's clock."""
+    found: list[tuple[float, str, str]] = []
+    after = "0"
+    while page := house.get("/events", event_types="task.status_changed", after=after, limit=500)["events"]:
+        for event in page:
+            at = datetime.fromisoformat(event["recorded_at"]).timestamp()
+            found.append((at, event["entity_id"], event["payload"]["after"]))
+        after = page[-1]["position"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--url", default="", help="an empty PostgreSQL database, for one size; default: fresh SQLite files"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--drain", type=int, default=1000, help="tasks that are run; 0: none")
+    options, _ = parser.parse_known_args()
+    curve(options.url, tuple(options.sizes))
+    if options.drain:
+        drain(options.drain)
+
+
+if __name__ == "__main__":
+    main()
