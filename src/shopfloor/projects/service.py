@@ -3,6 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from shopfloor.events import log as events
 from shopfloor.events.catalog.projects import ProjectChanged
@@ -22,9 +23,9 @@ class ProjectExists(Conflict):
 
 
 class ProjectInUse(Conflict):
-    """The project's history hangs on it."""
+    """Tasks or tickets belong to the project."""
 
-    hint = "Take its autonomy away (PATCH autonomy=false) and archive its tickets instead: nothing of it runs any more."
+    hint = "They are its history: set autonomy to false instead, and nothing of it starts any more."
 
 
 async def create(session: Session, **columns: Any) -> Project:
@@ -48,12 +49,12 @@ async def change(session: Session, project_id: str, **columns: Any) -> Project:
 async def delete(session: Session, project_id: str) -> None:
     """Forget a project; its repository and its work orders stay as they are. Raises ProjectNotFound, ProjectInUse."""
     project = await queries.get(session, project_id)
-    name = project.name
     await session.delete(project)
     try:
-        await _told(session, project, "deleted", stays=False)
-    except sa.exc.IntegrityError:
-        raise ProjectInUse(f"{name!r} has tickets or tasks") from None
+        await session.flush()
+    except IntegrityError:
+        raise ProjectInUse from None
+    await _told(session, project, "deleted", stays=False)
 
 
 async def _alone(session: Session, project: Project) -> None:
