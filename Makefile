@@ -1,7 +1,7 @@
 # Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
-SANDBOXED = agents cli gateway journeys projects sandboxes worker workorders
+SANDBOXED = agents cli evidence gateway journeys projects sandboxes worker workorders
 ALONE = $(addprefix tests/,$(SANDBOXED))  # sandboxes need the processor for themselves; the other tests mostly wait
 TOGETHER = -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
 
