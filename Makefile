@@ -1,7 +1,7 @@
 # Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
-SANDBOXED = agents cli gateway journeys projects sandboxes worker workorders
+SANDBOXED = agents cli evidence gateway journeys projects sandboxes worker workorders
 ALONE = $(addprefix tests/,$(SANDBOXED))  # sandboxes need the processor for themselves; the other tests mostly wait
 TOGETHER = -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
 
@@ -13,8 +13,9 @@ help: ## this list
 setup: ## install everything (uv too) into this folder
 	@"$(UV)" sync --frozen --quiet
 
-demo: setup ## three work orders by the script agent in isolated sandboxes; no key, no network
+demo: setup ## three work orders, then ten tickets, by the script agent in isolated sandboxes; no key, no network
 	@$(RUN) shopfloor demo
+	@$(RUN) python examples/ten_tickets/run.py
 
 test: setup ## all tests, with the real Claude, Codex and OpenCode
 	@$(RUN) python tools/get_agents.py codex opencode >/dev/null

@@ -104,6 +104,10 @@ async def measure(url: str, place: Path, size: int) -> dict[str, float]:
             async with world.database.transaction() as session:
                 await graph.depend(session, await graph.locked(session, chain[-1]), [chain[0]])
 
+        async def sweep(_: int) -> None:
+            async with world.database.reading() as session:
+                await queries.astray(session)
+
         async def page(_: int) -> None:
             async with world.database.reading() as session:
                 await queries.tally(session, [f"tkt-{n}" for n in range(100)])
@@ -113,6 +117,7 @@ async def measure(url: str, place: Path, size: int) -> dict[str, float]:
             "claim it (task, order, place)": await clocked(claim, end),
             "look for a circle": await clocked(check),
             "add a dependency": await clocked(add),
+            "sweep for what a crash left": await clocked(sweep),
             "tally of 100 tickets": await clocked(page),
         }
 

@@ -28,14 +28,24 @@ def main() -> int:
     """Run the example; answers the exit code."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--keep", type=Path, help="an empty folder for the repository with what was merged")
-    kept = options.parse_args().keep
-    place = Path(tempfile.mkdtemp(prefix="ten-tickets-")) if kept is None else kept.absolute()
+    kept: Path | None = options.parse_args().keep
+    with tempfile.TemporaryDirectory(prefix="ten-tickets-") as passing:
+        return run((kept or Path(passing)).absolute())
+
+
+def run(place: Path) -> int:
+    """Run it in an empty folder; answers the exit code."""
     place.mkdir(parents=True, exist_ok=True)
+    if any(place.iterdir()):
+        render.say(f"{place} is not empty: give another folder.", "red")
+        return 1
     house = House(place / "server.log")
     try:
         return perform(house, place, yaml.safe_load((HERE / "garden.yaml").read_text()))
     except Problem as problem:
         render.say(f"{problem.message}. {problem.hint}", "red")
+        if house.log.exists():
+            print(house.log.read_text()[-4000:], file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -123,7 +133,8 @@ def tell(client: Client, key: str, now: str, ticket: dict[str, Any]) -> None:
     told = f"{key:8} {now}"
     if now == "done":
         table = client.get(f"{API}/evidence/{ticket['ticket_id']}", commit=ticket["head_commit"])
-        told += f": {len(table.get('criteria', table.get('standings', [])))} criteria proven on {ticket['head_commit'][:12]}"
+        proven = sum(one["verdict"] == "passed" for one in table["standings"])
+        told += f": {proven} criteria proven on {ticket['head_commit'][:12]}"
     print(told, flush=True)
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Shop, repository
 
 
@@ -22,6 +24,25 @@ def test_a_wrong_setting_is_told_with_what_to_do(shop: Shop, place: Path) -> Non
     done = shop("projects", "create", "bad", str(repository(place)), "--branch-template", "{slug}")
     assert done.code == 1
     assert "{id} must be in it" in done.err
+
+
+def test_a_projects_board_is_set(shop: Shop, place: Path) -> None:
+    options = ("--autonomy", "--wip", "building=3", "--wip", "testing=2", "--gates", '{"testing": []}')
+    made = shop.json("projects", "create", "board", str(repository(place)), *options)
+    assert (made["autonomy"], made["wip_limits"], made["gates"]) == (
+        True,
+        {"building": 3, "testing": 2},
+        {"testing": []},
+    )
+    assert "building 3, testing 2" in shop("projects", "show", "board").out
+    assert shop.json("projects", "change", "board", "--no-autonomy")["autonomy"] is False
+
+
+@pytest.mark.parametrize("option", [("--wip", "building"), ("--gates", "{"), ("--wip", "kitchen=2")])
+def test_a_board_that_cannot_be_is_told(shop: Shop, place: Path, option: tuple[str, str]) -> None:
+    done = shop("projects", "create", "bad", str(repository(place)), *option)
+    assert done.code != 0
+    assert done.err.strip()
 
 
 def test_accounts_are_listed(shop: Shop) -> None:

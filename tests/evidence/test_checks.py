@@ -10,9 +10,19 @@ from shopfloor.forges.mirrors import bundles
 from shopfloor.kit import git as host
 from shopfloor.sandboxes import queries as sandboxes
 from tests.evidence.conftest import FILES, RIGHT, House, engine_over, project
+from tests.sandboxes.test_network import web
 
 UNIT = "python3 -m unittest tests.test_app"
 COMMAND: dict[str, Any] = {"kind": "command", "command": UNIT}
+FETCH = """
+import sys, urllib.request, urllib.error
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.code)
+except OSError:
+    print("failed")
+"""
 TEST: dict[str, Any] = {"kind": "test", "name": "tests.test_app"}
 
 
@@ -71,6 +81,13 @@ async def test_a_person_who_looked_at_the_commit_lets_its_changed_tests_count(ho
     (found,) = await house.standing("TKT-waived", commit)
     assert found.evidence
     assert (found.verdict, found.evidence.said_by) == ("passed", "check")
+
+
+async def test_a_merged_commit_is_only_checked(house: House) -> None:
+    """Its tests were changed with a person's consent on the ticket's head; the merge must not reopen the ticket for it."""
+    commit = house.code.commit(RIGHT | {"tests/test_app.py": FILES["tests/test_app.py"] + "\n# clearer\n"})
+    await house.criterion("TKT-merged", **COMMAND)
+    assert (await house.done((await house.ask("TKT-merged", commit, purpose="merged")).run_id)).verdict == "passed"
 
 
 async def test_a_named_test_that_is_not_there_fails(house: House) -> None:
@@ -141,6 +158,19 @@ async def test_a_check_runs_without_token_worker_or_network(house: House) -> Non
         " && ! python3 -c \"import socket; socket.create_connection(('10.0.0.1', 80), 2)\""
     )
     assert await house.verdict(house.code.commit(RIGHT), kind="command", command=probe) == ("passed", "")
+
+
+async def test_a_check_that_asks_for_network_reaches_its_projects_hosts_and_not_our_api(house: House) -> None:
+    async with web() as allowed, web() as other:
+        house.project.allow = [f"127.0.0.1:{allowed.port}"]
+        ask = f"python3 -c '{FETCH}'"
+        get = f"env -u NO_PROXY -u no_proxy {ask}"
+        command = (
+            f"{get} http://127.0.0.1:{allowed.port} | grep -q hello && {get} http://127.0.0.1:{other.port} | grep -q 403"
+            f" && {ask} http://127.0.0.1:8787/healthz | grep -q failed"
+        )
+        verdict = await house.verdict(house.code.commit(RIGHT), kind="command", command=command, network=True)
+    assert (verdict, len(allowed.requests), other.requests) == (("passed", ""), 1, [])
 
 
 async def test_a_sandbox_that_does_not_isolate_cannot_prove_anything(house: House, place: Path) -> None:

@@ -13,7 +13,8 @@ from shopfloor.evidence.models import CheckRun, Criterion
 from shopfloor.evidence.queries import Finding
 from shopfloor.evidence.rules import MOST_ATTEMPTS, MOST_CRITERIA, BadCheck, Verdict
 from shopfloor.kit.config import Settings
-from shopfloor.kit.db import Database
+from shopfloor.kit.db import Database, db_time
+from shopfloor.kit.engine import EngineRow
 from shopfloor.kit.errors import Forbidden, Problem
 from shopfloor.sandboxes.service import CapacityExhausted, Sandboxes
 from tests.evidence.conftest import project
@@ -245,6 +246,23 @@ async def test_who_lost_a_run_can_write_nothing_more(database: Database, house: 
     assert await stands(database, A) == ["failed"]
 
 
+async def test_only_a_silent_engine_loses_its_run_however_old_the_run_is(database: Database, house: Sandboxes) -> None:
+    """W08: liveness is the lease, never the age."""
+    await added(database, COMMAND)
+    await asked(database)
+    run = await claimed(database, house, "e1")
+    assert run
+    async with database.transaction() as session:
+        await session.execute(sa.update(CheckRun).values(created_at=db_time(-9e5), started_at=db_time(-9e5)))
+        session.add(EngineRow(id="e1", host_id="host-test"))
+    for silent, lost in ((0.0, []), (600.0, [run.run_id])):
+        async with database.transaction() as session:
+            await session.execute(sa.update(EngineRow).values(seen_at=db_time(-silent)))
+        async with database.reading() as session:
+            found = await queries.orphans(session, "e2", set(), silent_seconds=60)
+        assert [one.run_id for one in found] == lost
+
+
 async def test_a_run_that_kills_its_engines_is_given_up_as_not_judged(database: Database, tmp_path: Path) -> None:
     await added(database, COMMAND, COMMAND)
     await asked(database)
@@ -253,10 +271,10 @@ async def test_a_run_that_kills_its_engines_is_given_up_as_not_judged(database: 
         run = await claimed(database, house)
         assert run
         if number == 0:
-            await found(database, run)
+            await found(database, run, number=1)
         async with database.transaction() as session:
             await service.give_back(session, run.run_id, run.attempts, why="its engine died")
-    assert await stands(database, A) == ["passed", "error"]
+    assert await stands(database, A) == ["error", "passed"]
     assert await claimed(database, house) is None
 
 

@@ -131,3 +131,10 @@ def test_a_head_that_was_not_looked_at_is_not_merged(work: Work, origin: Path) -
 @pytest.mark.parametrize("ticket", ["-x", "a b", "x" * 41])
 def test_a_ticket_id_that_could_be_something_else_is_refused(work: Work, ticket: str) -> None:
     assert work("start", ticket=ticket, expect=422)["code"] == "malformed"
+
+
+def test_a_project_with_tickets_is_not_forgotten(house: Platform, work: Work) -> None:
+    house.post("/tickets", {"project": work.project, "title": "Mend the gate"}, expect=201)
+    answer = house.client.delete(f"/api/v1/projects/{work.project}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "project_in_use")
+    assert house.get(f"/projects/{work.project}")["project_id"] == work.project

@@ -18,6 +18,7 @@ from shopfloor.tasks.steps.pick import Candidate, pick
 from shopfloor.workorders import queries as orders
 from shopfloor.workorders import service as workorders
 from shopfloor.workorders.models import WorkOrder
+from shopfloor.workorders.rules import AttemptState
 from shopfloor.workorders.steps.terms import terms
 from tests.tasks.world import Claims, World, opened
 
@@ -104,6 +105,21 @@ async def test_a_held_task_waits_until_its_ticket_lets_it_start(world: World) ->
     async with world.database.transaction() as session:
         assert await service.hold(session, "tkt-1", phase="PHASE_IMPLEMENTATION", held=False, why="") == [task_id]
     assert await world.dispatched() == [task_id]
+
+
+async def test_a_task_that_is_held_while_it_runs_is_not_tried_again_until_it_is_let(world: World) -> None:
+    """Nothing costly starts for a ticket that was rejected or moved back meanwhile."""
+    project = await world.project()
+    task_id = await world.task(project, ticket_id="tkt-1")
+    assert await world.dispatched() == [task_id]
+    for held, then in ((True, []), (False, [task_id])):
+        async with world.database.transaction() as session:
+            await service.hold(session, "tkt-1", phase=None, held=held, why="rejected")
+        if held:
+            assert (await world.ends(task_id, AttemptState.FAILED)).status == "pending"
+            async with world.database.transaction() as session:
+                await service.force(session, task_id)
+        assert await world.dispatched() == then
 
 
 async def test_priorities_are_known_in_any_case_and_go_first(world: World) -> None:

@@ -274,3 +274,15 @@ async def test_a_conversation_is_bound_by_its_own_sandbox(
     assert refused["code"] == "not_your_sandbox"
     wrong = body | {"sandbox_id": "elsewhere"}
     assert (await ask(client, "POST", f"/tasks/{task_id}/register-conversation", 409, json=wrong))["code"]
+
+
+async def test_a_project_with_tasks_is_not_forgotten(client: httpx.AsyncClient, project: str) -> None:
+    await make(client)
+    assert (await ask(client, "DELETE", "/projects/p", 409))["code"] == "project_in_use"
+
+
+async def test_the_agents_api_says_that_it_goes(client: httpx.AsyncClient) -> None:
+    """OTH-02, LIF-10"""
+    old, new = await client.get("/agents/capabilities"), await client.get("/agent-capabilities")
+    assert old.json() == new.json()
+    assert (old.headers["Deprecation"], "Deprecation" in new.headers) == ("true", False)

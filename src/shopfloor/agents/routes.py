@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from shopfloor.agents import rules, service
 from shopfloor.auth.guard import person
@@ -58,7 +58,15 @@ class AgentProfiles(Schema):
     profiles: list[AgentProfile]
 
 
-@router.get("/agents/capabilities")
+@router.get("/agents/capabilities", deprecated=True)
+async def agents_capabilities(response: Response) -> AgentCapabilities:
+    """The same at its old place (OTH-02): everything below /agents goes."""
+    response.headers["Deprecation"] = "true"
+    response.headers["Link"] = '</api/v1/agent-capabilities>; rel="successor-version"'
+    return await agent_capabilities()
+
+
+@router.get("/agent-capabilities")
 async def agent_capabilities() -> AgentCapabilities:
     """What each kind of agent can do: steer, interrupt, resume, cost, permissions."""
     table = [AgentCapability(adapter=name, **vars(can)) for name, can in sorted(rules.CAPABILITIES.items())]

@@ -81,7 +81,7 @@ class CheckRun(Base):
     """What may not be changed to pass is compared with this one."""
     commit: Mapped[str] = mapped_column(sa.String(64))
     checks: Mapped[list[Any]] = mapped_column(default=list)
-    """Of `{number, criterion_id?, check, check_hash, line?}`; `line` is the shell line that is run."""
+    """Of `{number, criterion_id?, check, check_hash, line?, allow?}`; `line` is the shell line that is run, `allow` the hosts it may reach."""
     state: Mapped[str] = mapped_column(sa.String(20))
     verdict: Mapped[str | None] = mapped_column(sa.String(20))
     reason: Mapped[str] = mapped_column(sa.Text, default="")

@@ -95,6 +95,8 @@ class CommandCheck(_Check):
     timeout_seconds: float | None = Field(None, gt=0, le=7200)
     protects: Protects = None
     """Globs of files that may not be changed to pass. None: the tests and harness files that are usual. []: nothing."""
+    network: Literal[True] | None = None
+    """Let it reach the hosts that its project allows; else it has no network at all."""
 
 
 class NamedTest(_Check):
@@ -104,6 +106,7 @@ class NamedTest(_Check):
     name: str = Field(min_length=1, max_length=500, pattern=r"^[^\n\r]+$")
     timeout_seconds: float | None = Field(None, gt=0, le=7200)
     protects: Protects = None
+    network: Literal[True] | None = None
 
 
 class FileCheck(_Check):

@@ -166,6 +166,7 @@ def _planned(number: int, wanted: Mapping[str, Any], project: Project) -> dict[s
     }
     if check["kind"] in {"command", "test"}:
         made["line"] = rules.shell_line(check, project.test_command)
+        made["allow"] = list(project.allow or ()) if check.get("network") else None
     return made
 
 
@@ -218,9 +219,11 @@ async def give_back(session: Session, run_id: str, attempts: int, *, why: str) -
     if run is None:
         return False
     if run.attempts >= rules.MOST_ATTEMPTS:
-        for item in run.checks[len(run.results) :]:
-            await _record(session, run, item, Finding(Verdict.ERROR, f"given up after {run.attempts} tries: {why}"))
-        await _end(session, run, reason=f"given up after {run.attempts} tries: {why}")
+        given_up = Finding(Verdict.ERROR, f"given up after {run.attempts} tries: {why}")
+        for item in run.checks:
+            if item["number"] not in queries.numbers_done(run):
+                await _record(session, run, item, given_up)
+        await _end(session, run, reason=given_up.reason)
         return True
     run.state, run.engine_id = RUN.step(RunState.RUNNING, RunState.QUEUED), None
     await session.flush()

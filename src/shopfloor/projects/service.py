@@ -3,6 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from shopfloor.events import log as events
 from shopfloor.events.catalog.projects import ProjectChanged
@@ -19,6 +20,12 @@ class ProjectExists(Conflict):
     """There is a project of that name or repository already."""
 
     hint = "Change that one (PATCH), or choose another name."
+
+
+class ProjectInUse(Conflict):
+    """Tasks or tickets belong to the project."""
+
+    hint = "They are its history: set autonomy to false instead, and nothing of it starts any more."
 
 
 async def create(session: Session, **columns: Any) -> Project:
@@ -40,9 +47,13 @@ async def change(session: Session, project_id: str, **columns: Any) -> Project:
 
 
 async def delete(session: Session, project_id: str) -> None:
-    """Forget a project; its repository and its work orders stay as they are. Raises ProjectNotFound."""
+    """Forget a project; its repository and its work orders stay as they are. Raises ProjectNotFound, ProjectInUse."""
     project = await queries.get(session, project_id)
     await session.delete(project)
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise ProjectInUse from None
     await _told(session, project, "deleted", stays=False)
 
 

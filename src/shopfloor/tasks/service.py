@@ -182,8 +182,11 @@ async def start(session: Session, task: Task, order: WorkOrder) -> None:
 async def hold(
     session: Session, ticket_id: str, *, phase: str | None, held: bool, why: str, only: Sequence[str] | None = None
 ) -> list[str]:
-    """Hold the waiting tasks of a ticket (of one column, or only some), or let them start; answers those it changed."""
-    wanted = [Task.ticket_id == ticket_id, Task.held.is_(not held), Task.status == TaskStatus.PENDING]
+    """Hold the tasks of a ticket (of one column), or let them start; answers those it changed.
+
+    One that runs goes on, but is not tried again while it is held.
+    """
+    wanted = [Task.ticket_id == ticket_id, Task.held.is_(not held), Task.status != TaskStatus.COMPLETED]
     if phase is not None:
         wanted.append(Task.phase == columns_of.column(phase))
     if only is not None:
@@ -191,7 +194,9 @@ async def hold(
     await _lock_ticket(session, ticket_id)
     changed = []
     for task in (await session.scalars(sa.select(Task).where(*wanted).with_for_update())).all():
-        task.held, task.reason = held, why
+        task.held = held
+        if task.status == TaskStatus.PENDING:
+            task.reason = why
         await _tell(session, task, "held" if held else "released")
         changed.append(task.task_id)
     return changed

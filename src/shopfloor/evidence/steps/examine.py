@@ -12,11 +12,13 @@ from shopfloor.evidence.rules import Touched, Verdict
 from shopfloor.evidence.steps import Bench, reading, sandboxed
 from shopfloor.forges.mirrors.places import Place
 from shopfloor.kit import log
+from shopfloor.kit.db import AWAY
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.sandboxes.rules import SandboxState
 
 logger = log.get(__name__)
 
+ENDED = "its checks ended"
 PAUSES = (1.0, 4.0)
 """Seconds before what cannot be done right now (an origin not reached, a sandbox not started) is tried again."""
 
@@ -52,9 +54,9 @@ async def examine(bench: Bench, run: CheckRun) -> None:
 
 async def release(bench: Bench, sandbox_id: str, repository_url: str) -> None:
     """Remove what is left of a run's sandbox and give its place back. Idempotent."""
-    await bench.sandboxes.adapter(bench.settings.checks.sandbox).destroy(sandbox_id)
+    await bench.sandboxes.remove(sandbox_id, bench.settings.checks.sandbox, reason=ENDED)
     await bench.repositories.unpin(repository_url, sandbox_id)
-    await bench.sandboxes.move(sandbox_id, SandboxState.TERMINATED, reason="its checks ended")
+    await bench.sandboxes.move(sandbox_id, SandboxState.TERMINATED, reason=ENDED)
 
 
 async def _found_out(bench: Bench, run: CheckRun, item: Mapping[str, Any]) -> Finding:
@@ -64,10 +66,13 @@ async def _found_out(bench: Bench, run: CheckRun, item: Mapping[str, Any]) -> Fi
             place = await reading.at_hand(bench.repositories, run.repository_url, run.base_commit, run.commit)
             touched = await reading.touched(place, run.base_commit, run.commit)
             return await _judged(Case(bench, run, place, touched), item)
-        except Problem as error:
-            logger.warning("check_failed", run_id=run.run_id, number=item["number"], reason=error.message)
-            if pause is None or not isinstance(error, Unavailable):
-                return Finding(Verdict.ERROR, f"{error.code}: {error.message} {error.hint}".strip()[:2000])
+        except AWAY:  # the run is dropped, and taken up again when the database is back
+            raise
+        except (Problem, OSError) as error:
+            why = f"{error.code}: {error.message} {error.hint}" if isinstance(error, Problem) else f"this host: {error}"
+            logger.warning("check_failed", run_id=run.run_id, number=item["number"], reason=why)
+            if pause is None or not isinstance(error, Unavailable | OSError):
+                return Finding(Verdict.ERROR, why.strip()[:2000])
             await asyncio.sleep(pause)
     raise AssertionError
 
@@ -87,16 +92,18 @@ async def _judged(case: Case, item: Mapping[str, Any]) -> Finding:
     if test and not await reading.has_file(case.place, run.commit, test):
         return Finding(Verdict.FAILED, f"the commit has no {test}")
     timeout = check.get("timeout_seconds") or case.bench.settings.checks.timeout_seconds
-    finding, text = await sandboxed.run_line(case.bench, run, item["line"], timeout)
+    finding, text = await sandboxed.run_line(case.bench, run, item, timeout)
     if check["kind"] == "test" and finding.verdict == Verdict.PASSED and (why := rules.ran_none(item["line"], text)):
         return Finding(Verdict.FAILED, why, finding.output, finding.output_sha256, finding.took_ms)
     return finding
 
 
 def _refusal(case: Case, item: Mapping[str, Any]) -> str:
-    """Why nothing that this commit can show would prove anything; empty when it may."""
+    """Why nothing that this commit can show would prove anything; empty when it may. What was merged has been looked at before."""
     check, run = item["check"], case.run
-    if run.purpose == "criteria" and not case.touched:
+    if run.purpose != "criteria":
+        return ""
+    if not case.touched:
         return f"the commit changes nothing since {run.base_commit[:12]}"
     if check["kind"] not in {"command", "test"}:
         return ""

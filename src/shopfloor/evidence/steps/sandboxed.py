@@ -1,4 +1,4 @@
-"""Run one shell line on one commit in a sandbox of its own: no token, no worker, no credential, no network.
+"""Run one shell line on one commit in a sandbox of its own: no token, no worker, no credential, and no network unless the check asks for it.
 
 The line is the sandbox's main program, so its exit code comes from the kernel by way of the keeper; what it prints is kept outside. There is
 nothing inside that a hostile test could write a verdict to.
@@ -6,8 +6,9 @@ nothing inside that a hostile test could write a verdict to.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from shopfloor.evidence import rules
 from shopfloor.evidence.models import CheckRun
@@ -17,12 +18,14 @@ from shopfloor.forges.mirrors import golden
 from shopfloor.forges.mirrors.mirror import has
 from shopfloor.kit import git
 from shopfloor.kit.errors import Misconfigured
-from shopfloor.sandboxes.port import Adapter, Checkout, Isolation, Life, SandboxInfo, SandboxSpec
+from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Isolation, Life, SandboxInfo, SandboxSpec
 
 SHOWN = 4000
 """Letters of the end of the output that a row of the ledger holds."""
 SEARCHED = 64 << 10
 MOST_OUTPUT = 2 << 20
+NO_DOOR = Path("/nonexistent/door")
+"""Where a check that may reach some hosts finds our API: nowhere."""
 LEASE_SECONDS = 120.0
 """How much longer than its timeout a sandbox lives whose engine died."""
 
@@ -33,11 +36,11 @@ class NotIsolated(Misconfigured):
     hint = "Set sandbox of [checks] to one that does, such as local."
 
 
-async def run_line(bench: Bench, run: CheckRun, line: str, timeout: float) -> tuple[Finding, str]:
-    """Run it to its end or its timeout; answers what that means, and the end of what it printed. Raises what git and the adapter raise."""
+async def run_line(bench: Bench, run: CheckRun, item: Mapping[str, Any], timeout: float) -> tuple[Finding, str]:
+    """Run an item's line to its end or its timeout; answers what that means, and the end of what it printed. Raises what git and the adapter raise."""
     assert run.sandbox_id
     adapter = bench.sandboxes.adapter(bench.settings.checks.sandbox)
-    spec = await _spec(bench, adapter, run, line, timeout)
+    spec = await _spec(bench, adapter, run, item, timeout)
     began = time.monotonic()
     try:
         await bench.sandboxes.start(adapter.name, spec)
@@ -46,7 +49,7 @@ async def run_line(bench: Bench, run: CheckRun, line: str, timeout: float) -> tu
         ended, late = await _ended(adapter, run.sandbox_id, timeout)
         output = await asyncio.to_thread(adapter.output, run.sandbox_id)
     finally:
-        await adapter.destroy(run.sandbox_id)
+        await bench.sandboxes.remove(run.sandbox_id, adapter.name, reason="its check ended")
     known = ended if ended and ended.life == Life.EXITED else None
     verdict, reason = rules.judge(
         exit_code=known.exit_code if known else None,
@@ -69,7 +72,7 @@ async def _ended(adapter: Adapter, sandbox_id: str, timeout: float) -> tuple[San
         return await adapter.get(sandbox_id), True
 
 
-async def _spec(bench: Bench, adapter: Adapter, run: CheckRun, line: str, timeout: float) -> SandboxSpec:
+async def _spec(bench: Bench, adapter: Adapter, run: CheckRun, item: Mapping[str, Any], timeout: float) -> SandboxSpec:
     if (await adapter.capabilities()).isolation == Isolation.NONE:
         raise NotIsolated(f"sandbox type {adapter.name!r} does not isolate what runs in it")
     assert run.sandbox_id
@@ -82,9 +85,9 @@ async def _spec(bench: Bench, adapter: Adapter, run: CheckRun, line: str, timeou
         checkout=Checkout(
             mirror=await bench.repositories.mirror(url), golden=ground, base_commit=run.commit, branch="check"
         ),
-        argv=("/bin/sh", "-c", line),
+        argv=("/bin/sh", "-c", item["line"]),
         env={},
-        gate=None,
+        gate=None if item.get("allow") is None else Gate(api_socket=NO_DOOR, allow=frozenset(item["allow"])),
         lease_seconds=timeout + LEASE_SECONDS,
     )
 
