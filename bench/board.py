@@ -15,14 +15,49 @@ from tests.board.desk import Desk, desk
 
 from shopfloor.board.models import Ticket
 from shopfloor.evidence.models import Criterion
+from shopfloor.kit import log
 from shopfloor.tasks.models import Task
 
 SIZES = (1_000, 10_000)
 ROUNDS = 15
 GOAL = 2.0
 SPREAD = (("backlog", 30), ("analyzing", 5), ("building", 10), ("building-done", 5), ("testing", 8), ("done", 10**9))
-NOUNS = ["gate", "door", "wall", "roof", "lamp", "clock", "bridge", "tower", "garden", "well", "fence", "barn", "mill", "oven", "stair", "cellar"]
-VERBS = ["mend", "paint", "oil", "lift", "clean", "move", "count", "sell", "wash", "draw", "build", "hide", "warm", "sort", "weigh", "open"]
+NOUNS = [
+    "gate",
+    "door",
+    "wall",
+    "roof",
+    "lamp",
+    "clock",
+    "bridge",
+    "tower",
+    "garden",
+    "well",
+    "fence",
+    "barn",
+    "mill",
+    "oven",
+    "stair",
+    "cellar",
+]
+VERBS = [
+    "mend",
+    "paint",
+    "oil",
+    "lift",
+    "clean",
+    "move",
+    "count",
+    "sell",
+    "wash",
+    "draw",
+    "build",
+    "hide",
+    "warm",
+    "sort",
+    "weigh",
+    "open",
+]
 
 
 async def fill(made: Desk, size: int) -> None:
@@ -37,7 +72,9 @@ async def fill(made: Desk, size: int) -> None:
         tickets.append(same | {"ticket_id": ticket_id, "title": title, "status": column, "approval": "not_required"})
         task = {"task_id": f"tsk-{place:06d}", "ticket_id": ticket_id, "phase": "building", "status": "completed"}
         tasks.append(same | task | {"workflow_type": "agent_workflow_build"})
-        criteria.append({"criterion_id": f"crit-{place:06d}", "subject_id": ticket_id, "text": "It holds"})
+        criteria.append(
+            {"criterion_id": f"crit-{place:06d}", "subject_id": ticket_id, "text": "It holds", "check_hash": "x"}
+        )
     async with made.database.transaction() as session:
         for table, rows in ((Ticket, tickets), (Task, tasks), (Criterion, criteria)):
             await session.execute(sa.insert(table), rows)
@@ -84,4 +121,5 @@ async def curve() -> None:
 
 
 def main() -> None:
+    log.configure("warning")
     asyncio.run(curve())

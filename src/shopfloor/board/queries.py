@@ -11,7 +11,6 @@ from shopfloor.board.models import Ticket, TicketDependency, TicketMove
 from shopfloor.board.rules import ORDER, Approval, Column, How
 from shopfloor.board.rules.fold import Card, Proof
 from shopfloor.evidence import queries as evidence
-from shopfloor.evidence import rules as evidence_rules
 from shopfloor.evidence.models import Criterion, Evidence
 from shopfloor.kit import paging
 from shopfloor.kit.db import Session, db_time
@@ -287,7 +286,7 @@ async def proofs(session: Session, heads: Mapping[str, str | None]) -> dict[str,
             criterion, seen = one.criterion, one.evidence
             here = seen if seen and seen.commit == heads[ticket_id] else None
             found[ticket_id][criterion.criterion_id] = Proof(
-                wanted=evidence_rules.check_hash(criterion.check, criterion.text),
+                wanted=criterion.check_hash,
                 found=here.check_hash if here else "",
                 verdict=str(here.verdict) if here else "",
             )
@@ -297,7 +296,7 @@ async def proofs(session: Session, heads: Mapping[str, str | None]) -> dict[str,
 async def column_page(
     session: Session, project_id: str | None, column: str, *, cursor: str | None, limit: int
 ) -> tuple[Sequence[Ticket], str | None]:
-    """A page of a column, in its order; what is done, newest first."""
+    """A page of a column, in its order."""
     query = sa.select(Ticket).where(Ticket.archived_at.is_(None), Ticket.status == column)
     if project_id:
         query = query.where(Ticket.project_id == project_id)

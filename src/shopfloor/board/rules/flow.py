@@ -136,7 +136,10 @@ def _waits(state: State) -> bool:
 
 
 def _has_failed(state: State) -> bool:
-    return bool(_own(state, "failed")) or any(one.verdict == "failed" for one in state.criteria)
+    """Something failed, and no task that was made to mend that is completed yet."""
+    at = state.blocked_at
+    mended = at is not None and any(task.created_at >= at for task in _own(state, "completed"))
+    return not mended and (bool(_own(state, "failed")) or any(one.verdict == "failed" for one in state.criteria))
 
 
 def _broke(state: State) -> bool:
