@@ -8,11 +8,13 @@ from shopfloor.board.rules import LIMITS, Column
 from shopfloor.board.steps.advance import advance
 from shopfloor.board.steps.block import detect
 from shopfloor.board.steps.integrate import take_in
+from shopfloor.board.steps.reviews import review
 from shopfloor.events import log as events
 from shopfloor.events.bus import Published
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
 from shopfloor.kit.errors import NotFound, Problem
+from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.steps import Tools
 
 logger = log.get(__name__)
@@ -33,6 +35,7 @@ HEAR = (
     "ticket.archived",
     "TICKET_TRANSITIONED",
     "project.changed",
+    "work_order.finished",
 )
 REVIEW_SECONDS = 1.0
 """How late a review's end may be noticed."""
@@ -92,6 +95,7 @@ class Mover:
     async def look_after(self, ticket_id: str) -> None:
         """Take in what its tasks made, then do its next steps until there is none."""
         await self._integrate(ticket_id)
+        await review(self.tools, ticket_id)
         for _ in range(MOST_STEPS):
             if not await advance(self.tools, ticket_id):
                 return
@@ -111,6 +115,8 @@ class Mover:
     async def _take(self, event: Published) -> None:
         payload = event.payload
         ticket_id = payload.get("ticket_id") or payload.get("subject_id")
+        if event.event_type == "work_order.finished":
+            ticket_id = await self._reviewed(event.entity_id)
         if ticket_id:
             self.want(ticket_id)
         if event.event_type == "project.changed":
@@ -120,6 +126,12 @@ class Mover:
             async with self.tools.database.reading() as session:
                 for other in await queries.neighbours(session, payload["ticket_id"], left):
                     self.want(other)
+
+    async def _reviewed(self, order_id: str) -> str | None:
+        """The ticket that a reviewer's order is about; other orders are told of by their tasks."""
+        async with self.tools.database.reading() as session:
+            order = await session.get(WorkOrder, order_id)
+        return order.ticket_id if order and order.question else None
 
     async def _sweep(self) -> None:
         """What a crash left, and what nobody told of."""

@@ -124,6 +124,8 @@ class ReviewCheck(_Check):
 
     kind: Literal["review"]
     by: Literal["person", "agent"] = "person"
+    agent: str | None = Field(None, min_length=1, max_length=60)
+    """The profile of the agent that looks; else the project's own, which then judges work of its like."""
 
 
 Check = Annotated[CommandCheck | NamedTest | FileCheck | ReviewCheck, Field(discriminator="kind")]

@@ -11,6 +11,8 @@ from shopfloor.sandboxes.rules import LIVE
 from shopfloor.tasks import queries, service
 from shopfloor.tasks.steps.dispatch import dispatch
 from shopfloor.tasks.steps.pick import next_due
+from shopfloor.tasks.steps.titles import take_titles
+from shopfloor.workorders.rules import FINISHED
 from shopfloor.workorders.steps import Claimer, Tools
 
 logger = log.get(__name__)
@@ -67,6 +69,8 @@ class Dispatcher:
     async def _take(self, event: Published) -> None:
         if event.event_type == "work_order.status_changed":
             await self._follow(event.entity_id)
+            if event.payload.get("after") in FINISHED:
+                await take_titles(self.tools)
         if event.event_type != "sandbox.state_changed" or event.payload.get("after") not in LIVE:
             self.wanted.set()
 
@@ -84,4 +88,5 @@ class Dispatcher:
                 left = await queries.astray(session)
             for order_id in left:
                 await self._follow(order_id)
+            await take_titles(self.tools)
             await asyncio.sleep(LOOK_SECONDS)

@@ -11,6 +11,7 @@ from shopfloor.auth.guard import Caller, person, task_caller
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Malformed
 from shopfloor.projects import queries as projects
+from shopfloor.projects.models import Project
 from shopfloor.projects.rules import column
 from shopfloor.tasks import graph, queries, results, rules, service
 from shopfloor.tasks.models import Task
@@ -38,8 +39,10 @@ from shopfloor.tasks.schemas import (
     TitlesRequest,
 )
 from shopfloor.tasks.steps import explain as explaining
+from shopfloor.tasks.steps.titles import ask_for_title
 from shopfloor.workorders.routes import Tooled
 from shopfloor.workorders.rules import workflow_type
+from shopfloor.workorders.steps import Tools
 
 router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 Person = Depends(person)
@@ -176,7 +179,7 @@ async def clean_up_timed_out(house: Tooled) -> CleanedUp:
 
 @router.post("/generate-titles", dependencies=[Person])
 async def generate_titles(body: TitlesRequest, house: Tooled) -> TitledList:
-    """Make titles by rule of the descriptions (TSK-16); the descriptions themselves stay."""
+    """Make titles by rule of the descriptions (TSK-16), or ask an agent for each; the descriptions themselves stay."""
     made = []
     async with house.database.transaction() as session:
         wanted = body.task_ids or await queries.untitled(session)
@@ -185,7 +188,18 @@ async def generate_titles(body: TitlesRequest, house: Tooled) -> TitledList:
             title = rules.title(task.description)
             await service.change(session, task_id, house.settings.scheduling, title=title)
             made.append(Titled(task_id=task_id, title=title, by="rule"))
+    if body.agent:
+        made = [await _asked(house, one.task_id, body.agent) for one in made]
     return TitledList(titles=made)
+
+
+async def _asked(house: Tools, task_id: str, agent: str) -> Titled:
+    """Ask an agent for a task's title; its order's answer becomes the title."""
+    async with house.database.reading() as session:
+        task = await queries.get(session, task_id)
+        project = await session.get_one(Project, task.project_id)
+    order = await ask_for_title(house, task, project, agent)
+    return Titled(task_id=task_id, title=task.title, by="agent", work_order_id=order.agent_work_order_id)
 
 
 @router.get("/{task_id}", dependencies=[Person])
@@ -332,7 +346,9 @@ async def _timeout(session: Session, task: Task, otherwise: float) -> TimeoutSta
 
 @router.post("/{task_id}/generate-title", dependencies=[Person])
 async def generate_title(task_id: TaskId, house: Tooled, body: TitleRequest | None = None) -> Titled:
-    """Take the title that is given, else make one by rule of the description (TSK-11)."""
+    """Take the title that is given, else make one of the description: by an agent where one is named, by rule without (TSK-11)."""
+    if body and body.agent and not body.title:
+        return await _asked(house, task_id, body.agent)
     given = body.title if body else None
     async with house.database.transaction() as session:
         title = given or rules.title((await queries.get(session, task_id)).description)

@@ -190,12 +190,15 @@ class TitleRequest(Body):
     """A title to take as it is; else one is made."""
 
     title: str | None = Field(None, min_length=1, max_length=500)
+    agent: str | None = Field(None, min_length=1, max_length=60)
+    """Ask an agent of this profile: the title comes when its work order has answered."""
 
 
 class TitlesRequest(Body):
     """Whose titles to make; none: of every task whose title says nothing."""
 
     task_ids: list[TaskId] = Field(default_factory=list, max_length=500)
+    agent: str | None = Field(None, min_length=1, max_length=60)
 
 
 class Titled(Schema):
@@ -203,7 +206,10 @@ class Titled(Schema):
 
     task_id: str
     title: str
-    by: Literal["rule", "given"]
+    by: Literal["rule", "given", "agent"]
+    """An agent's comes later: until then the title is the one by rule."""
+    work_order_id: str | None = None
+    """Who was asked."""
 
 
 class TitledList(Schema):

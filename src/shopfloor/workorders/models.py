@@ -27,6 +27,10 @@ class WorkOrder(Base):
     ticket_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
     offers: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
     """Whether its branch is offered for review by itself; a ticket's work is offered as a whole."""
+    question: Mapped[str | None] = mapped_column(sa.String(150), index=True)
+    """What wants an answer of it, such as `title:TASK`: then nothing is delivered but that answer."""
+    answer: Mapped[str | None] = mapped_column(sa.Text)
+    answer_taken: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     account: Mapped[str | None] = mapped_column(sa.String(60))
     """The model account it uses through the gateway; None: its agent asks no model, or by itself."""
     budget_usd: Mapped[float | None]

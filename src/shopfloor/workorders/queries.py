@@ -11,7 +11,7 @@ from shopfloor.events.models import EventRow
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 from shopfloor.workorders.models import Artifact, Attempt, Pin, WorkOrder
-from shopfloor.workorders.rules import ENDS, AttemptState, OrderStatus
+from shopfloor.workorders.rules import ENDS, FINISHED, AttemptState, OrderStatus
 
 BUNDLES = ("checkpoint.bundle", "result.bundle")
 """What workers hand out."""
@@ -250,3 +250,16 @@ async def timeline(session: Session, order_id: str, *, limit: int, offset: int) 
 def ended(row: Attempt) -> bool:
     """Whether an attempt is over."""
     return row.state == AttemptState.DONE or row.state in ENDS
+
+
+async def asked(session: Session, question: str) -> WorkOrder | None:
+    """The order that answers a question, if it was asked."""
+    return await session.scalar(sa.select(WorkOrder).where(WorkOrder.question == question))
+
+
+async def answers(session: Session, kind: str, *, ticket_id: str | None = None) -> Sequence[WorkOrder]:
+    """Orders that were asked such a question (`title`, `review`), have ended, and whose answer nobody has taken."""
+    mine = sa.select(WorkOrder).where(WorkOrder.question.startswith(f"{kind}:"), ~WorkOrder.answer_taken)
+    if ticket_id is not None:
+        mine = mine.where(WorkOrder.ticket_id == ticket_id)
+    return (await session.scalars(mine.where(WorkOrder.status.in_(FINISHED)))).all()

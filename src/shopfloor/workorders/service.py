@@ -355,3 +355,13 @@ async def retry(
     order.not_before = cast("Any", db_time())
     order.cancel_requested_at = None
     await move(session, order, OrderStatus.PENDING, reason="retry asked for")
+
+
+async def take_answer(session: Session, order_id: str) -> WorkOrder | None:
+    """Note that an order's answer is made use of in this transaction; None when it was before."""
+    order = await queries.locked(session, order_id)
+    if order.answer_taken:
+        return None
+    order.answer_taken = True
+    await session.flush()
+    return order

@@ -1,16 +1,18 @@
 """Deliver a finished attempt: its bundle into the mirror, the policy, the push, the change to review."""
 
+from shopfloor.forges.mirrors import reading
 from shopfloor.forges.mirrors.reading import GitProgress
 from shopfloor.forges.models import Change
 from shopfloor.gateway import queries as gateway
 from shopfloor.gateway.rules import LIMITED
-from shopfloor.kit import log
+from shopfloor.kit import git, log
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Artifact, WorkOrder
 from shopfloor.workorders.rules import AttemptState
 from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.ask import ANSWER_FILE, MOST_ANSWER
 from shopfloor.workorders.steps.receive import import_commits
 from shopfloor.workorders.steps.run import finish
 
@@ -55,7 +57,7 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
         return
     try:
         head = await _head(tools, order, attempt_id, result.get("head_sha"))
-        reason = await _push(tools, order, head)
+        reason = await (_answer if order.question else _push)(tools, order, head)
     except Unavailable:
         raise
     except Problem as problem:
@@ -128,6 +130,19 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
         if change:
             row.change_id, row.github_pull_request_url = change.change_id, change.url
     return f"delivered {order.git_branch_name} at {head[:12]}"
+
+
+async def _answer(tools: Tools, order: WorkOrder, head: str) -> str:
+    """Keep what the agent wrote as its answer; the commit stays on this host."""
+    place = tools.repositories.place(order.repository_url)
+    try:
+        answer = await reading.text(place, head, ANSWER_FILE, MOST_ANSWER)
+    except git.GitFailed:
+        raise NothingDelivered(f"the agent wrote no {ANSWER_FILE}", hint="Retry with a clearer prompt.") from None
+    async with tools.database.transaction() as session:
+        row = await queries.locked(session, order.agent_work_order_id)
+        row.head_commit, row.answer = head, answer.replace("\x00", "")
+    return "answered"
 
 
 async def _offer(tools: Tools, order: WorkOrder, head: str, numbers: GitProgress) -> Change:

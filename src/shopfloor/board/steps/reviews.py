@@ -1,0 +1,85 @@
+"""Criteria that an agent judges: in testing, one is asked for each, and what it answers is evidence on the head it looked at."""
+
+import orjson
+
+from shopfloor.board import queries
+from shopfloor.board.models import Ticket
+from shopfloor.board.rules import Column
+from shopfloor.board.service import may_cost
+from shopfloor.evidence import queries as evidence
+from shopfloor.evidence import service as ledger
+from shopfloor.evidence.models import Criterion
+from shopfloor.kit import log
+from shopfloor.kit.errors import Problem
+from shopfloor.projects.models import Project
+from shopfloor.workorders import queries as orders
+from shopfloor.workorders import service as workorders
+from shopfloor.workorders.models import WorkOrder
+from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
+from shopfloor.workorders.steps import Tools
+from shopfloor.workorders.steps.ask import HOW, NoAnswer, answer_of, ask
+from shopfloor.workorders.steps.react import fenced
+
+logger = log.get(__name__)
+
+UNKNOWN = frozenset({"missing", "stale"})
+
+
+async def review(tools: Tools, ticket_id: str) -> None:
+    """Take in what reviewers answered, and ask those that are wanted. Idempotent."""
+    await _take(tools, ticket_id)
+    async with tools.database.reading() as session:
+        ticket = await queries.get(session, ticket_id)
+        project = await session.get_one(Project, ticket.project_id)
+        if ticket.status != Column.TESTING or not (project.autonomy and may_cost(ticket)) or ticket.is_blocked:
+            return
+        standings = (await evidence.standings(session, {ticket_id: ticket.head_commit}))[ticket_id]
+    for one in standings:
+        check = one.criterion.check or {}
+        if check.get("kind") == "review" and check.get("by") == "agent" and one.verdict in UNKNOWN:
+            await _ask(tools, project, ticket, one.criterion)
+
+
+async def _ask(tools: Tools, project: Project, ticket: Ticket, criterion: Criterion) -> None:
+    request = CreateAgentWorkOrderRequest(
+        repository_url=project.repository_url,
+        workflow_type="build",
+        agent=(criterion.check or {}).get("agent") or project.agent,
+        base_branch=ticket.head_commit,
+        initial_prompt=(
+            f"Judge whether this holds of the code as it is in this repository:\n{fenced(criterion.text)}\n"
+            f"The work is what `git diff {ticket.base_commit}` shows. Do not mend anything.\n{HOW}\n"
+            'The answer is one JSON object: {"verdict": "passed" or "failed", "reason": "why, in a sentence or two"}.'
+        ),
+    )
+    question = f"review:{criterion.criterion_id}:{ticket.head_commit}:{criterion.check_hash[:16]}"
+    try:
+        await ask(tools, question, request, task_id=None, ticket_id=ticket.ticket_id)
+    except Problem as problem:
+        logger.warning("review_not_asked", ticket_id=ticket.ticket_id, code=problem.code, reason=problem.message)
+
+
+async def _take(tools: Tools, ticket_id: str) -> None:
+    async with tools.database.reading() as session:
+        ended = [order.agent_work_order_id for order in await orders.answers(session, "review", ticket_id=ticket_id)]
+    for order_id in ended:
+        async with tools.database.transaction() as session:
+            if (order := await workorders.take_answer(session, order_id)) is None:
+                continue
+            _, criterion_id, commit, asked = (order.question or "").split(":")
+            criterion = await evidence.criterion(session, criterion_id)
+            if criterion.retired_at is not None or not criterion.check_hash.startswith(asked):
+                continue  # another question by now
+            verdict, reason = _verdict(order)
+            await ledger.record_review(session, criterion_id, commit, verdict, f"agent:{order_id}", reason)
+
+
+def _verdict(order: WorkOrder) -> tuple[str, str]:
+    """What the reviewer says; anything but a clear word is no judgement."""
+    try:
+        said = orjson.loads(answer_of(order))
+        if isinstance(said, dict) and said.get("verdict") in {"passed", "failed"}:
+            return said["verdict"], str(said.get("reason", ""))[:4000]
+    except (NoAnswer, orjson.JSONDecodeError) as error:
+        return "error", str(error)[:4000]
+    return "error", "the reviewer's answer is no verdict"
