@@ -107,6 +107,11 @@ async def test_a_named_test_that_did_not_run_fails_in_spite_of_exit_code_0(house
     assert (verdict, "did not say that any test passed" in reason) == ("failed", True)
 
 
+async def test_code_that_ends_the_runner_early_proves_nothing_by_command_either(house: House) -> None:
+    verdict, reason = await house.verdict(house.code.commit({"app.py": "import os\nos._exit(0)\n"}), **COMMAND)
+    assert (verdict, "did not say that any test passed" in reason) == ("failed", True)
+
+
 async def test_without_a_test_command_a_named_test_cannot_be_judged(house: House) -> None:
     house.project.test_command = None
     verdict, reason = await house.verdict(house.code.commit(RIGHT), **TEST)

@@ -1,5 +1,6 @@
 """Code under test that wants to be believed: none of it gets a passing verdict, and nothing outside is touched (pitfall W30)."""
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,63 @@ async def test_code_under_test_cannot_speak_its_own_verdict(house: House, place:
         verdict, _ = await house.verdict(commit, **check)
         assert verdict == "failed"
     assert processes(place / "data" / "sandboxes") == []
+
+
+REWRITE = """
+import os, platform, sys
+assert platform.machine() == "x86_64"
+EXIT_0 = bytes.fromhex("31ff" "b8e7000000" "0f05")
+opened = []
+for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+    if pid == os.getpid() or (sys.argv[1:] and str(pid) not in sys.argv[1:]):
+        continue
+    try:
+        with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+            opened.append(pid)
+            for line in open(f"/proc/{pid}/maps"):
+                span, rights = line.split()[:2]
+                start, end = (int(part, 16) for part in span.split("-"))
+                if rights.startswith("r-x") and "[" not in line:
+                    memory.seek(start)
+                    memory.write(b"\\x90" * (end - start - len(EXIT_0)) + EXIT_0)
+    except OSError:
+        pass
+print("opened", opened, flush=True)
+for pid in opened:
+    try:
+        os.kill(pid, 17)
+    except OSError:
+        pass
+import time; time.sleep(2)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the trick is machine code")
+@pytest.mark.parametrize("whom", ["", "1"], ids=["everybody", "process 1"])
+async def test_code_that_rewrites_the_memory_of_others_is_not_believed(house: House, whom: str) -> None:
+    """One user inside: the kernel lets a program into the memory of process 1, which then ends the sandbox with 0."""
+    commit = house.code.commit({"app.py": REWRITE})
+    criterion = await house.criterion(commit[:20], kind="command", command=f'test "$(python3 app.py {whom})" = 4')
+    await house.done((await house.ask(commit[:20], commit)).run_id)
+    async with house.database.reading() as session:
+        (row,) = await queries.of_criterion(session, criterion.criterion_id)
+    assert row.verdict == "failed", row.reason
+
+
+async def test_nobody_can_look_into_the_shell_that_judges_or_learn_its_word(house: House) -> None:
+    look = (
+        "import os; me = os.getppid()\n"
+        "for name in ('mem', 'environ', 'maps', 'fd'):\n"
+        "    try:\n"
+        "        print(os.listdir(f'/proc/{me}/fd') if name == 'fd' else open(f'/proc/{me}/{name}', 'rb').read(1))\n"
+        "    except OSError as error:\n"
+        "        print(name, 'closed')\n"
+        "print(repr(open('/opt/shopfloor/word').read()))\n"
+    )
+    commit = house.code.commit({"app.py": look})
+    expected = "mem closed\\nenviron closed\\nmaps closed\\nfd closed\\n"
+    command = f"""test "$(python3 app.py)" = "$(printf "{expected}''")" && test -z "$word" """
+    assert await house.verdict(commit, kind="command", command=command) == ("passed", "")
 
 
 async def test_a_gigabyte_of_output_is_cut_and_its_end_is_kept(house: House) -> None:

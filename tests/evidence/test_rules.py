@@ -83,15 +83,21 @@ def test_one_star_does_not_cross_a_slash(path: str) -> None:
     assert rules.matches(path, ["/*"]) == ("/" not in path)
 
 
-@given(st.one_of(st.none(), st.integers(0, 255)), st.sampled_from(["", "lease_expired", "stopped", "disk_limit"]))
-def test_only_an_end_of_its_own_with_code_0_passes(exit_code: int | None, ended_by: str) -> None:
-    verdict, reason = rules.judge(exit_code=exit_code, ended_by=ended_by)
-    assert (verdict == Verdict.PASSED) == (exit_code == 0 and not ended_by)
+@given(
+    st.one_of(st.none(), st.integers(0, 255)),
+    st.sampled_from(["", "lease_expired", "stopped", "disk_limit"]),
+    st.booleans(),
+)
+def test_only_an_end_of_its_own_with_code_0_and_a_witness_passes(
+    exit_code: int | None, ended_by: str, witnessed: bool
+) -> None:
+    verdict, reason = rules.judge(exit_code=exit_code, ended_by=ended_by, witnessed=witnessed)
+    assert (verdict == Verdict.PASSED) == (exit_code == 0 and not ended_by and witnessed)
     assert bool(reason) == (verdict != Verdict.PASSED)
 
 
 def test_what_is_ended_for_being_late_failed() -> None:
-    assert rules.judge(exit_code=0, ended_by="stopped", timed_out_after=3) == (
+    assert rules.judge(exit_code=0, ended_by="stopped", witnessed=True, timed_out_after=3) == (
         Verdict.FAILED,
         "it ran longer than 3 s and was ended",
     )
@@ -125,6 +131,13 @@ def test_only_a_fresh_pass_stands_as_passed(newest: tuple[str, str] | None, ever
         ("cargo test x", "test result: ok. 0 passed; 0 failed", False),
         ("cargo test x", "test result: ok. 0 passed\ntest result: ok. 3 passed", True),
         ("./mine", "", True),
+        ("CI=1 .venv/bin/pytest x", "", False),
+        ("uv run pytest x", "", False),
+        ("pip install pytest", "", True),
+        ("grep -q pytest pyproject.toml", "", True),
+        ("pytest --version", "", True),
+        ("pytest -q > /dev/null", "", True),
+        ("pytest -q && cargo test", "3 passed", False),
     ],
 )
 def test_a_known_runner_must_say_that_a_test_passed(command: str, said: str, *, ran: bool) -> None:

@@ -1,11 +1,14 @@
 """Done is proven: what an agent says or does to the tests makes no ticket done; work comes together, and what breaks at the merge is reopened."""
 
+import asyncio
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.support.platform import Platform, folder, git, platform, sample_repository, until
 
@@ -91,6 +94,19 @@ def test_the_same_work_done_rightly_is_done(house: Platform, project: str) -> No
     """The way of the cheaters is open to the honest."""
     ticket = make(house, project, [CHECK], [RIGHT])
     assert settled(house, ticket)["status"] == "done"
+
+
+async def test_every_step_is_told_on_the_socket(house: Platform, project: str) -> None:
+    """RES-04: TICKET_TRANSITIONED, without asking."""
+    address = f"ws://127.0.0.1:{house.port}/api/v1/events/ws/events?event_types=TICKET_TRANSITIONED"
+    told: list[str] = []
+    async with asyncio.timeout(120), connect(address) as socket:
+        ticket = await asyncio.to_thread(make, house, project, [CHECK], [RIGHT])
+        while told[-1:] != ["done"]:
+            frame = json.loads(await socket.recv())
+            events = frame if isinstance(frame, list) else [frame]
+            told += [one["payload"]["after"] for one in events if one.get("entity_id") == ticket]
+    assert told == ["analyzing", "building", "building-done", "testing", "done"]
 
 
 def test_two_agents_that_write_the_same_lines_end_on_one_branch(house: Platform, project: str, origin: Path) -> None:

@@ -7,7 +7,7 @@ from shopfloor.tasks.service import TaskEnded, TaskNotEnded, TaskRunning
 from shopfloor.workorders import queries as orders
 from shopfloor.workorders import service as workorders
 from shopfloor.workorders.rules import AttemptState, OrderStatus
-from tests.tasks.world import World
+from tests.tasks.world import DONE, World
 
 FAILED, LOST = AttemptState.FAILED, AttemptState.LOST
 
@@ -93,6 +93,25 @@ async def test_cancelling_a_running_task_stops_its_agent_first(world: World) -> 
         order = await orders.get(session, task.work_order_id or "")
     assert (task.status, order.cancel_requested_at is not None) == ("running", True)
     task = await world.ends(task_id, AttemptState.CANCELLED)
+    assert (task.status, task.reason) == ("cancelled", "not wanted")
+
+
+@pytest.mark.parametrize(("end", "status"), [(DONE, "completed"), ((FAILED,), "cancelled")])
+async def test_cancelling_what_has_just_ended_tells_the_truth(
+    world: World, end: tuple[AttemptState, ...], status: str
+) -> None:
+    """What was delivered is completed; what failed is not tried again."""
+    task_id = await started(world)
+    await world.ends(task_id, *end, heard=False)
+    async with world.database.transaction() as session:
+        assert (await service.cancel(session, task_id, reason="not wanted")).status == status
+
+
+async def test_cancelling_between_two_attempts_needs_no_agent(world: World) -> None:
+    task_id = await started(world)
+    await world.ends(task_id, LOST)
+    async with world.database.transaction() as session:
+        task = await service.cancel(session, task_id, reason="not wanted")
     assert (task.status, task.reason) == ("cancelled", "not wanted")
 
 

@@ -47,12 +47,15 @@ SOURCE_ENDINGS = frozenset(
     {"py", "js", "ts", "jsx", "tsx", "mjs", "cjs", "go", "rb", "rs", "php", "java", "kt", "sh", "c", "cpp"}
 )
 
+STARTS = r"(?:^|[;&(]\s*|-m\s+|\b(?:run|npx|exec)\s+)(?:\w+=\S*\s+)*(?:[\w./-]*/)?"
+"""Where the name of a program stands in a shell line."""
+
 RAN = (
-    (r"\b(pytest|py\.test)\b", r"\b[1-9]\d* passed\b"),
-    (r"\bunittest\b", r"^Ran [1-9]\d* tests?\b"),
-    (r"\bgo test\b", r"^(ok\s+\S+\s+\S+\s*$|\s*--- PASS: )"),
-    (r"\bcargo (\S+ )?test\b", r"^test result: ok\. [1-9]"),
-    (r"\b(jest|vitest)\b", r"\b[1-9]\d* passed\b"),
-    (r"\bmocha\b", r"^\s*[1-9]\d* passing\b"),
+    (r"(pytest|py\.test)\b(?!\s+--(version|help))", r"\b[1-9]\d* passed\b"),
+    (r"unittest\b", r"^Ran [1-9]\d* tests?\b"),
+    (r"go test\b", r"^(ok\s+\S+\s+\S+\s*$|\s*--- PASS: )"),
+    (r"cargo (\S+ )?test\b", r"^test result: ok\. [1-9]"),
+    (r"(jest|vitest)\b", r"\b[1-9]\d* passed\b"),
+    (r"mocha\b", r"^\s*[1-9]\d* passing\b"),
 )
-"""A known runner in a command -> what it prints only when a test ran and passed: without it an exit code of 0 shows nothing."""
+"""A known runner in a shell line -> what it prints only when a test ran and passed: without it an exit code of 0 shows nothing."""

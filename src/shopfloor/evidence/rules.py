@@ -239,27 +239,32 @@ ENDED_BY = {
 """Why a sandbox was ended by what ran in it."""
 
 
-def judge(*, exit_code: int | None, ended_by: str, timed_out_after: float | None = None) -> tuple[Verdict, str]:
-    """What the end of a check's sandbox means, and why. `exit_code` None: nobody knows how it ended."""
+def judge(
+    *, exit_code: int | None, ended_by: str, witnessed: bool, timed_out_after: float | None = None
+) -> tuple[Verdict, str]:
+    """What the end of a check's sandbox means, and why. `exit_code` None: nobody knows how it ended; `witnessed`: the line itself ended with 0."""
     if timed_out_after is not None:
         return Verdict.FAILED, f"it ran longer than {timed_out_after:g} s and was ended"
     if ended_by in ENDED_BY:
         return Verdict.FAILED, ENDED_BY[ended_by]
     if ended_by or exit_code is None:
         return Verdict.ERROR, f"its sandbox did not come to its own end: {ended_by or 'lost'}"
-    if exit_code == 0:
+    if exit_code == 0 and witnessed:
         return Verdict.PASSED, ""
+    if exit_code == 0:
+        return Verdict.FAILED, "its sandbox ended with exit code 0, but the check did not: what ran in it meddled"
     if exit_code > 128:
         return Verdict.FAILED, f"it was ended by signal {exit_code - 128}"
     return Verdict.FAILED, f"exit code {exit_code}" + (": its program was not found" if exit_code == 127 else "")
 
 
-def ran_none(command: str, output: str) -> str:
-    """Why an exit code of 0 does not show that a named test ran; empty when it does, or the runner is none that we know."""
+def ran_none(line: str, output: str) -> str:
+    """Why an exit code of 0 does not show that a test ran; empty when it does, when the output goes elsewhere, or no runner is known."""
+    if re.search(r"[|>]", line):
+        return ""
     for runner, sign in harness.RAN:
-        if re.search(runner, command):
-            seen = re.search(sign, output, re.MULTILINE)
-            return "" if seen else "the runner ended well, but did not say that any test passed: is the test there?"
+        if re.search(harness.STARTS + runner, line) and not re.search(sign, output, re.MULTILINE):
+            return "the runner ended well, but did not say that any test passed: is the test there?"
     return ""
 
 

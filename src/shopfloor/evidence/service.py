@@ -10,6 +10,7 @@ from shopfloor.events import log as events
 from shopfloor.events.catalog.evidence import CheckRunChanged, CriteriaChanged, EvidenceRecorded
 from shopfloor.evidence import queries, rules
 from shopfloor.evidence.models import OPEN_ONLY, CheckRun, Criterion, Evidence
+from shopfloor.evidence.queries import Finding
 from shopfloor.evidence.rules import RUN, RunState, Stand, Verdict
 from shopfloor.kit import ids, log
 from shopfloor.kit.db import Session, db_time
@@ -238,7 +239,7 @@ async def _fenced(session: Session, run_id: str, attempts: int) -> CheckRun | No
 
 
 async def record_finding(
-    session: Session, run_id: str, attempts: int, item: Mapping[str, Any], finding: queries.Finding
+    session: Session, run_id: str, attempts: int, item: Mapping[str, Any], finding: Finding
 ) -> bool:
     """Write down what one check of a run found; False when the run is another's now. A check is written down once."""
     run = await _fenced(session, run_id, attempts)
@@ -247,7 +248,7 @@ async def record_finding(
     return run is not None
 
 
-async def _record(session: Session, run: CheckRun, item: Mapping[str, Any], finding: queries.Finding) -> None:
+async def _record(session: Session, run: CheckRun, item: Mapping[str, Any], finding: Finding) -> None:
     result = {
         "number": item["number"],
         "criterion_id": item.get("criterion_id"),
@@ -298,7 +299,7 @@ async def record(
     criterion_id: str,
     commit: str,
     check_hash: str,
-    finding: queries.Finding,
+    finding: Finding,
     said_by: str,
     run_id: str | None = None,
 ) -> Evidence:
@@ -348,7 +349,7 @@ async def record_review(
         criterion_id=criterion_id,
         commit=commit,
         check_hash=row.check_hash,
-        finding=queries.Finding(Verdict(verdict), reason),
+        finding=Finding(Verdict(verdict), reason),
         said_by=said_by,
     )
 
@@ -366,6 +367,3 @@ async def _tell_run(session: Session, run: CheckRun, *, before: str, after: str,
     )
     await events.append(session, fact)
     logger.info("check_run_state_changed", run_id=run.run_id, subject_id=run.subject_id, before=before, after=after)
-
-
-Finding = queries.Finding

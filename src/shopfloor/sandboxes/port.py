@@ -93,7 +93,7 @@ class SandboxSpec:
     read_only: Mapping[str, Path] = field(default_factory=dict)
     """Path inside -> host file or folder shown read-only."""
     writable: Mapping[str, Path] = field(default_factory=dict)
-    """Path inside -> host folder kept after the sandbox is gone (agent home, spool)."""
+    """Path inside -> host folder or file kept after the sandbox is gone (agent home, spool)."""
     gate: Gate | None = None
     """None: no network at all."""
     limits: Limits = Limits()

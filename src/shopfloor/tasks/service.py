@@ -32,6 +32,9 @@ LOGGED = {
 }
 
 
+STOPPING = "; its agent is being stopped"
+
+
 class TaskEnded(Conflict):
     """The task has ended."""
 
@@ -237,12 +240,13 @@ async def _stop(session: Session, task_id: str, end: TaskStatus, reason: str) ->
         await move(session, task, end, reason=reason)
         return task
     order = await orders.locked(session, task.work_order_id)
+    task.stopping, task.reason = end, reason + STOPPING
     if order.status not in FINISHED:
-        task.stopping, task.reason = end, f"{reason}; its agent is being stopped"
         await workorders.request_cancel(session, order)
-        await session.flush()
+    await session.flush()
+    await _follow(session, task, order, Scheduling())
+    if task.status == TaskStatus.RUNNING:
         await _tell(session, task, "stopping")
-    await _follow(session, task, order, Scheduling(), reason=reason)
     return task
 
 
@@ -290,7 +294,7 @@ async def follow(session: Session, order_id: str, scheduling: Scheduling) -> Tas
     return task if await _follow(session, task, await orders.locked(session, order_id), scheduling) else None
 
 
-async def _follow(session: Session, task: Task, order: WorkOrder, scheduling: Scheduling, *, reason: str = "") -> bool:
+async def _follow(session: Session, task: Task, order: WorkOrder, scheduling: Scheduling) -> bool:
     changed = task.sandbox_id != order.sandbox_identifier
     task.sandbox_id = order.sandbox_identifier
     now, stopping = TaskStatus(task.status), TaskStatus(task.stopping) if task.stopping else None
@@ -300,7 +304,7 @@ async def _follow(session: Session, task: Task, order: WorkOrder, scheduling: Sc
         if changed:
             await _tell(session, task, "sandbox")
         return changed
-    why = reason or (task.reason.partition(";")[0] if stopping == to else order.reason)
+    why = task.reason.removesuffix(STOPPING) if stopping == to else order.reason
     if to == TaskStatus.PENDING:
         pause = rules.back_off_seconds(task.retries + 1, scheduling.retry_seconds)
         task.not_before = cast("Any", db_time(pause))

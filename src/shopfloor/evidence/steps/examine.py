@@ -55,6 +55,7 @@ async def examine(bench: Bench, run: CheckRun) -> None:
 async def release(bench: Bench, sandbox_id: str, repository_url: str) -> None:
     """Remove what is left of a run's sandbox and give its place back. Idempotent."""
     await bench.sandboxes.remove(sandbox_id, bench.settings.checks.sandbox, reason=ENDED)
+    sandboxed.word_file(bench, sandbox_id).unlink(missing_ok=True)
     await bench.repositories.unpin(repository_url, sandbox_id)
     await bench.sandboxes.move(sandbox_id, SandboxState.TERMINATED, reason=ENDED)
 
@@ -93,7 +94,7 @@ async def _judged(case: Case, item: Mapping[str, Any]) -> Finding:
         return Finding(Verdict.FAILED, f"the commit has no {test}")
     timeout = check.get("timeout_seconds") or case.bench.settings.checks.timeout_seconds
     finding, text = await sandboxed.run_line(case.bench, run, item, timeout)
-    if check["kind"] == "test" and finding.verdict == Verdict.PASSED and (why := rules.ran_none(item["line"], text)):
+    if finding.verdict == Verdict.PASSED and (why := rules.ran_none(item["line"], text)):
         return Finding(Verdict.FAILED, why, finding.output, finding.output_sha256, finding.took_ms)
     return finding
 

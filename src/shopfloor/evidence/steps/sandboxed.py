@@ -1,10 +1,14 @@
 """Run one shell line on one commit in a sandbox of its own: no token, no worker, no credential, and no network unless the check asks for it.
 
-The line is the sandbox's main program, so its exit code comes from the kernel by way of the keeper; what it prints is kept outside. There is
-nothing inside that a hostile test could write a verdict to.
+Everything inside runs as one user, so that what runs in it can rewrite the memory of any process that the kernel lets it look into: also of
+the sandbox's process 1, whose exit code is the sandbox's. So the line runs below a shell that nobody may read, which the kernel lets nobody
+look into, and which alone knows a word that it says when the line ended with 0. Without the word an exit code of 0 is worth nothing.
 """
 
 import asyncio
+import os
+import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -26,6 +30,12 @@ SEARCHED = 64 << 10
 MOST_OUTPUT = 2 << 20
 NO_DOOR = Path("/nonexistent/door")
 """Where a check that may reach some hosts finds our API: nowhere."""
+SHELL, WORD = "/opt/shopfloor/sh", "/opt/shopfloor/word"
+WITNESS = f"""read -r word < {WORD} && : > {WORD} || exit 125
+(unset word; eval "$1"); code=$?
+[ "$code" = 0 ] && printf '\\n%s\\n' "$word"
+exit "$code"
+"""
 LEASE_SECONDS = 120.0
 """How much longer than its timeout a sandbox lives whose engine died."""
 
@@ -40,9 +50,13 @@ async def run_line(bench: Bench, run: CheckRun, item: Mapping[str, Any], timeout
     """Run an item's line to its end or its timeout; answers what that means, and the end of what it printed. Raises what git and the adapter raise."""
     assert run.sandbox_id
     adapter = bench.sandboxes.adapter(bench.settings.checks.sandbox)
+    # What an earlier check left would be attached to, and its end taken for this one's.
+    await bench.sandboxes.remove(run.sandbox_id, adapter.name, reason="made anew")
+    word = secrets.token_hex(32)
     spec = await _spec(bench, adapter, run, item, timeout)
     began = time.monotonic()
     try:
+        _write_word(word_file(bench, run.sandbox_id), word, adapter.owner)
         await bench.sandboxes.start(adapter.name, spec)
         async with bench.database.transaction() as session:
             await bench.sandboxes.started(session, run.sandbox_id, await adapter.capabilities())
@@ -50,11 +64,15 @@ async def run_line(bench: Bench, run: CheckRun, item: Mapping[str, Any], timeout
         output = await asyncio.to_thread(adapter.output, run.sandbox_id)
     finally:
         await bench.sandboxes.remove(run.sandbox_id, adapter.name, reason="its check ended")
+        word_file(bench, run.sandbox_id).unlink(missing_ok=True)
+    said = f"\n{word}\n".encode()
+    witnessed, output = said in output, output.replace(said, b"")
     known = ended if ended and ended.life == Life.EXITED else None
     verdict, reason = rules.judge(
         exit_code=known.exit_code if known else None,
         ended_by=known.reason if known else "",
         timed_out_after=timeout if late else None,
+        witnessed=witnessed,
     )
     sha256 = await _keep(bench, output)
     took = int((time.monotonic() - began) * 1000)
@@ -85,11 +103,37 @@ async def _spec(bench: Bench, adapter: Adapter, run: CheckRun, item: Mapping[str
         checkout=Checkout(
             mirror=await bench.repositories.mirror(url), golden=ground, base_commit=run.commit, branch="check"
         ),
-        argv=("/bin/sh", "-c", item["line"]),
+        argv=(SHELL, "-c", WITNESS, "check", item["line"]),
         env={},
+        read_only={SHELL: await asyncio.to_thread(_shell, bench.settings.data_dir / "witness")},
+        writable={WORD: word_file(bench, run.sandbox_id)},
         gate=None if item.get("allow") is None else Gate(api_socket=NO_DOOR, allow=frozenset(item["allow"])),
         lease_seconds=timeout + LEASE_SECONDS,
     )
+
+
+def _shell(folder: Path) -> Path:
+    """A copy of the shell that may be run and not read: the kernel lets nobody look into a process of such a program. Blocks."""
+    place = folder / "sh"
+    if not place.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = folder / f"sh-{secrets.token_hex(4)}"
+        shutil.copyfile(os.path.realpath("/bin/sh"), part)
+        part.chmod(0o111)
+        part.rename(place)
+    return place
+
+
+def word_file(bench: Bench, sandbox_id: str) -> Path:
+    """Where the shell of a run's sandbox finds its word; emptied before the line runs."""
+    return bench.settings.data_dir / "witness" / sandbox_id
+
+
+def _write_word(place: Path, word: str, owner: tuple[int, int] | None) -> None:
+    place.write_text(f"{word}\n")
+    place.chmod(0o600)
+    if owner:
+        os.chown(place, *owner)
 
 
 async def _ground(bench: Bench, url: str, commit: str, owner: tuple[int, int] | None) -> Path:
