@@ -1,9 +1,10 @@
 # Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
-SANDBOXED = agents cli evidence gateway journeys projects sandboxes worker workorders
-ALONE = $(addprefix tests/,$(SANDBOXED))  # sandboxes need the processor for themselves; the other tests mostly wait
-TOGETHER = -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
+SANDBOXED = agents board cli evidence gateway journeys projects sandboxes tasks worker workorders
+INSIDE = $(addprefix tests/,$(SANDBOXED))  # they start sandboxes: two at a time, the other tests mostly wait
+WAITING = -n 3 --dist loadfile $(addprefix --ignore=,$(INSIDE))
+SOME = and not extra_agents
 
 .PHONY: help setup demo test test-all check format bench chaos clean
 
@@ -19,13 +20,13 @@ demo: setup ## three work orders, then ten tickets, by the script agent in isola
 
 test: setup ## all tests, with the real Claude, Codex and OpenCode
 	@$(RUN) python tools/get_agents.py codex opencode >/dev/null
-	@$(RUN) pytest $(TOGETHER)
-	@$(RUN) pytest $(ALONE)
+	@$(RUN) pytest $(WAITING)
+	@$(RUN) pytest -n 2 --dist loadfile -m "not alone $(SOME)" $(INSIDE)
+	@$(RUN) pytest -m "alone $(SOME)" $(INSIDE)
 
 test-all: setup ## the same with Gemini, OpenHands and mini-swe-agent (some 2 GB more to install)
 	@$(RUN) python tools/get_agents.py codex opencode gemini openhands mini >/dev/null
-	@$(RUN) pytest $(TOGETHER) -m ""
-	@$(RUN) pytest $(ALONE) -m ""
+	@$(MAKE) --no-print-directory test SOME=
 
 check: setup ## format, lint, types, import floors, dependencies, sizes
 	@$(RUN) ruff format --check .

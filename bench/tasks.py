@@ -171,7 +171,7 @@ def _gaps(facts: list[tuple[float, str, str]], waits: dict[str, str | None], pla
             gaps.append((at - since) * 1000)
         waiting.discard(task_id)
         running.discard(task_id)
-        (running if status == "running" else done).add(task_id)
+        {"running": running, "pending": waiting}.get(status, done).add(task_id)
         ready = any(waits[one] is None or waits[one] in done for one in waiting)
         since = (at if since is None or status == "running" else since) if ready and len(running) < places else None
     return gaps
@@ -191,6 +191,8 @@ def _facts(house: Platform) -> list[tuple[float, str, str]]:
         for event in page:
             at = datetime.fromisoformat(event["recorded_at"]).timestamp()
             found.append((at, event["entity_id"], event["payload"]["after"]))
+            if event["payload"]["after"] not in {"running", "completed"}:
+                print(f"{event['entity_id']} {event['payload']['after']}: {event['payload']['reason']}")
         after = page[-1]["position"]
     return found
 

@@ -137,6 +137,7 @@ def test_nothing_is_left_of_finished_sandboxes(house: Platform, place: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_hundred_orders_all_complete_once(place: Path) -> None:
     """AWK-04: none lost, none run twice; the queue's latency is printed."""
     from tests.support.platform import platform

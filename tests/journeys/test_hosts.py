@@ -12,6 +12,8 @@ import pytest
 from tests.support import postgres
 from tests.support.platform import Platform, folder, git, sample_repository, until
 
+pytestmark = pytest.mark.alone
+
 LONG = [{"say": "working"}, {"if_attempt": 1, "delay": 120}, {"write": {"path": "done.txt", "content": "yes\n"}}]
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.support import postgres, proxy
 from tests.support.platform import Platform, folder, git, sample_repository, until
 
+pytestmark = pytest.mark.alone
+
 LONG = [{"write": {"path": "one.txt", "content": "1\n"}}, {"delay": 8}, {"run": {"command": "echo ran >> ran.txt"}}]
 
 

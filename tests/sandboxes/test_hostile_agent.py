@@ -110,6 +110,7 @@ async def test_dangerous_system_calls_are_refused(isolated: Shop) -> None:
         assert said.split() == ["97"] * 3
 
 
+@pytest.mark.alone
 async def test_a_fork_bomb_harms_only_itself(isolated: Shop) -> None:
     bomb = "python3 -c 'import os\nwhile True:\n try: os.fork()\n except OSError: pass'"
     async with isolated.running(limits=Limits(processes=64)) as sandbox:
@@ -276,6 +277,7 @@ asyncio.run(main(Path(sys.argv[1])))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the whole suite runs as a plain user already")
+@pytest.mark.alone
 def test_a_plain_user_gets_the_same_without_any_control_group() -> None:
     """In a mount namespace of its own the interpreter's folder is shown to that user at its own path, which may be root's alone."""
     base, site = sys.base_prefix, next(path for path in sys.path if path.endswith("site-packages"))

@@ -15,7 +15,6 @@ from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.react import fenced
 
 REMEDY = "Clear the way: "
-"""Who says that branches do not merge: what it blocks, a person unblocks."""
 
 
 async def detect(tools: Tools, *, seconds: float | None = None) -> list[Ticket]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from shopfloor.kit import log
-from shopfloor.kit.db import Session
+from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.tasks import service
 from shopfloor.tasks.models import Task
@@ -22,6 +22,8 @@ logger = log.get(__name__)
 
 REFUSED_SECONDS = 60.0
 """How long a task waits that its project's or the server's settings do not let start."""
+AWAY_SECONDS = 5.0
+"""The same when what it needs is only away."""
 
 
 class NoPlace(Exception):
@@ -37,22 +39,30 @@ async def dispatch(tools: Tools, claimer: Claimer) -> bool:
     if candidate is None:
         return False
     try:
-        columns = await terms(tools, _asked(candidate))
-    except Problem as problem:
-        await _refuse(tools, candidate, problem)
-        return True
-    looking = None
-    if candidate.task.work_order_id is None:
-        looking = look_ahead(tools, columns["repository_url"], columns["base_branch"])
-    try:
-        async with tools.database.transaction() as session:
-            found = await _start(tools, session, claimer, candidate, columns)
+        await _take(tools, claimer, candidate)
     except NoPlace:
         return False
+    except AWAY:
+        raise
+    except Problem as problem:
+        reason = f"{problem.code}: {problem.message} {problem.hint}"
+        await _refuse(tools, candidate, reason, AWAY_SECONDS if isinstance(problem, Unavailable) else REFUSED_SECONDS)
+    except Exception as error:  # one task that cannot be started must not keep all others from it
+        logger.exception("task_dispatch_failed", task_id=candidate.task.task_id)
+        await _refuse(tools, candidate, f"internal error: {type(error).__name__}: {error}", REFUSED_SECONDS)
+    return True
+
+
+async def _take(tools: Tools, claimer: Claimer, candidate: Candidate) -> None:
+    """Start a candidate, if it still may be. Raises NoPlace, and what is wrong with it."""
+    columns, looking = await terms(tools, _asked(candidate)), None
+    if candidate.task.work_order_id is None:
+        looking = look_ahead(tools, columns["repository_url"], columns["base_branch"])
+    async with tools.database.transaction() as session:
+        found = await _start(tools, session, claimer, candidate, columns)
     if found:
         order, claimed = found
         claimer.start(claimed, looking if claimed.order is order else None)
-    return True
 
 
 def _asked(candidate: Candidate) -> CreateAgentWorkOrderRequest:
@@ -76,13 +86,11 @@ def _prompt(task: Task) -> str:
     )
 
 
-async def _refuse(tools: Tools, candidate: Candidate, problem: Problem) -> None:
-    """What cannot be is tried again later; when the forge or disk is away, soon."""
-    pause = 5.0 if isinstance(problem, Unavailable) else REFUSED_SECONDS
+async def _refuse(tools: Tools, candidate: Candidate, reason: str, pause: float) -> None:
+    """What cannot be started now is tried again later."""
     async with tools.database.transaction() as session:
         if found := await still(session, tools.settings, candidate):
-            reason = f"cannot be started: {problem.code}: {problem.message} {problem.hint}"
-            await service.postpone(session, found.task, reason[:2000], pause)
+            await service.postpone(session, found.task, f"cannot be started: {reason}"[:2000], pause)
 
 
 async def _start(
