@@ -5,16 +5,19 @@ import contextlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import sqlalchemy as sa
+import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shopfloor.board import queries
 from shopfloor.board.models import Ticket
@@ -22,6 +25,7 @@ from shopfloor.board.rules import MAY_COST, ORDER, is_forward
 from shopfloor.board.rules.fold import Board, Card, apply
 from shopfloor.board.steps.advance import advance
 from shopfloor.events.models import EventRow
+from shopfloor.kit import log
 from shopfloor.kit.errors import Problem
 from tests.board import desk as desks
 from tests.board.desk import Desk
@@ -88,15 +92,32 @@ KINDS = [
 ]
 
 
-async def killed_after(work: Coroutine[Any, Any, None], turns: int | None) -> None:
-    """Let something run; after so many turns of the loop it is cut off, as by kill -9: what was not committed is gone."""
-    task = asyncio.ensure_future(work)
-    if turns is not None:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+class Killed(Exception):
+    """The process died here: what was not committed is gone, what comes after does not come."""
+
+
+LEFT: ContextVar[list[int] | None] = ContextVar("LEFT", default=None)
+"""Statements, commits among them, that the client of this context still lives for."""
+
+
+def die_in_time(engine: AsyncEngine) -> None:
+    """Let clients die at any statement, or just before their commit."""
+
+    def tick(*_: Any) -> None:
+        if (left := LEFT.get()) is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", tick)
+    sa.event.listen(engine.sync_engine, "commit", tick)
+
+
+async def killed_after(work: Coroutine[Any, Any, None], statements: int | None) -> None:
+    """Let something run, for so many statements at most."""
+    LEFT.set(None if statements is None else [statements])
+    with contextlib.suppress(Killed):
+        await work
 
 
 def check_facts(rows: list[tuple[str, dict[str, Any]]]) -> None:
@@ -148,6 +169,8 @@ class WholeBoard(RuleBasedStateMachine):
     def open(self) -> None:
         url = self.make_url()
         self.desk = self.run(self.stack.enter_async_context(desks.desk(url, self.folder)))
+        for engine in {self.desk.database.writer, self.desk.database.reader}:
+            die_in_time(engine)
         self.run(self.desk.project(wip_limits=LIMITS, gates=GATES, autonomy=True))
         for number in range(3):
             self.create(approval=number == 0)
@@ -177,12 +200,12 @@ class WholeBoard(RuleBasedStateMachine):
             st.one_of(st.none(), st.none(), st.integers(0, 60)),
         )
         drawn = [data.draw(wish) for _ in range(number)]
-        work = [killed_after(operation(self.desk, kind, ticket, pick), turns) for kind, ticket, pick, turns in drawn]
+        work = [killed_after(operation(self.desk, kind, ticket, pick), left) for kind, ticket, pick, left in drawn]
         self.run(self.all(work))
         self.run(self.law_holds())
 
     async def all(self, work: list[Coroutine[Any, Any, None]]) -> None:
-        await asyncio.gather(*work)
+        await asyncio.gather(*(asyncio.create_task(one) for one in work))
 
     async def law_holds(self) -> None:
         async with self.desk.database.reading() as session:
@@ -198,6 +221,14 @@ class WholeBoard(RuleBasedStateMachine):
 
 
 RUN = settings(max_examples=8, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Each death is a failed request to the server; to print their tracebacks would take longer than the test."""
+    log.configure("critical")
+    yield
+    structlog.reset_defaults()
 
 
 def test_the_law_of_the_board_holds_on_sqlite() -> None:

@@ -1,11 +1,13 @@
 """From a card to done without a person pushing it, on the real platform; and one that fails and goes back with its reason."""
 
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.support.platform import Platform, folder, git, platform, sample_repository, until
 
@@ -65,15 +67,24 @@ def been(house: Platform, ticket: str, column: str) -> bool:
     return column in way(house, ticket)
 
 
+def on_the_socket(house: Platform, entity: str, kind: str, number: int) -> list[str]:
+    """What a client that listens from the beginning is sent: where each went."""
+    address = f"ws://127.0.0.1:{house.port}/api/v1/ws/events?after=0&entity_ids={entity}&event_types={kind}"
+    found: list[str] = []
+    with connect(address) as client:
+        while len(found) < number:
+            frame = json.loads(client.recv(timeout=60))
+            found += [one["payload"]["after"] for one in (frame if isinstance(frame, list) else [frame])]
+    return found
+
+
 def test_a_ticket_goes_from_backlog_to_done_by_itself(house: Platform, project: str, origin: Path) -> None:
     """ORC-04, RES-01…05: picked up, sandbox, result, completed, moved, proven, told."""
     ticket = make(house, project, WRITE, [HOLDS])
     shown = settled(house, ticket)
     assert shown["status"] == "done", shown
     assert way(house, ticket) == ["analyzing", "building", "building-done", "testing", "done"]
-    events = house.get("/events", entity_ids=ticket, limit=500)["events"]
-    told = [one["payload"]["after"] for one in events if one["event_type"] == "TICKET_TRANSITIONED"]
-    assert told == way(house, ticket)
+    assert on_the_socket(house, ticket, "TICKET_TRANSITIONED", 5) == way(house, ticket)
     assert git("show", f"{shown['branch']}:done.txt", cwd=origin) == "yes"
     assert shown["evidence"] == {"total": 1, "passed": 1, "failed": 0, "error": 0, "open": 0}
     assert shown["change_id"]

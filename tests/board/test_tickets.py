@@ -172,6 +172,8 @@ async def test_a_ticket_that_stands_still_is_blocked_with_its_class(desk: Desk) 
     found = (await desk.post("/tickets/detect-blocking"))["blocked"]
     assert [(one["ticket_id"], one["blocked_class"]) for one in found] == [(silent, "waiting_on_clarification")]
     assert (await desk.post("/tickets/detect-blocking"))["count"] == 0
+    await desk.post(f"/tickets/{silent}/criteria", [CRITERION], expect=201)
+    assert (await desk.post(f"/tickets/{silent}/progress"))["is_blocked"] is False
 
 
 async def test_failing_evidence_is_its_own_class_and_gets_a_task(desk: Desk) -> None:

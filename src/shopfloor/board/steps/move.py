@@ -4,7 +4,7 @@ from typing import Any
 
 from shopfloor.board import queries, rules, service
 from shopfloor.board.models import Ticket
-from shopfloor.board.rules import MOVES, Column, How
+from shopfloor.board.rules import MOVES, BlockedClass, Column, How
 from shopfloor.board.rules.gates import Finding
 from shopfloor.board.steps import gates
 from shopfloor.kit.db import Session
@@ -93,12 +93,21 @@ async def move(
             forward = rules.is_forward(ticket.status, target)
             if forward and not seen.of(ticket):
                 continue
+            if forward:
+                await _spoken(session, ticket, by)
             passed = await _check(session, project, ticket, target, seen, override=override) if forward else []
             why = reason or ("its gates hold" if forward else "sent back")
             overridden = [finding.document() for finding in passed]
             await service.record_move(session, ticket, target, how=how, by=by, reason=why, overridden=overridden)
             return ticket
     raise TicketUnsteady(f"{ticket_id} moved while its gates were looked at")
+
+
+async def _spoken(session: Session, ticket: Ticket, by: str) -> None:
+    """The board waited for somebody to say something: a person who moves the ticket has."""
+    waits = ticket.blocked_class == BlockedClass.WAITING_ON_CLARIFICATION and ticket.blocked_who == service.BOARD
+    if ticket.is_blocked and waits and by != service.BOARD:
+        await service.unblock(session, ticket, reason=f"{by} moved it")
 
 
 async def _check(
