@@ -1,7 +1,10 @@
 """The merge queue: what fits and passes is merged one at a time, what breaks it is found by halves, nothing is forced."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from shopfloor.board import merge_queries, merge_service, queries
@@ -107,8 +110,47 @@ async def test_a_branch_that_moved_since_is_not_merged(ground: Ground) -> None:
     await queued(ground, "tkt-1", {"1.txt": "x\n"})
     await integrate(ground.tools, "tkt-1", await ground.delivered("tkt-1", {"more.txt": "x\n"}))
     await served(ground)
-    assert await states(ground) == {"tkt-1": "refused"}
+    assert await states(ground) == {"tkt-1": "left"}
     assert "1.txt" not in ground.files("main")
+
+
+@pytest.mark.parametrize("change", [{"status": "building"}, {"archived_at": datetime(2026, 1, 1, tzinfo=UTC)}])
+async def test_what_is_not_done_any_more_is_not_merged(ground: Ground, change: dict[str, Any]) -> None:
+    await with_check(ground)
+    await queued(ground, "tkt-1", {"1.txt": "x\n"})
+    await queued(ground, "tkt-2", {"2.txt": "x\n"})
+    await advance(ground.tools, "prj-1")
+    await judge(ground)
+    async with ground.database.transaction() as session:
+        ticket = await queries.locked(session, "tkt-1")
+        for name, value in change.items():
+            setattr(ticket, name, value)
+    await served(ground)
+    assert await states(ground) == {"tkt-1": "left", "tkt-2": "merged"}
+    assert "1.txt" not in ground.files("main")
+
+
+async def test_a_check_that_could_not_be_judged_is_tried_again_and_then_left_to_a_person(ground: Ground) -> None:
+    """An outage says nothing of the work."""
+    await with_check(ground)
+    await queued(ground, "tkt-1", {"1.txt": "x\n"})
+    for _ in range(4):
+        await advance(ground.tools, "prj-1")
+        async with ground.database.transaction() as session:
+            for run in await session.scalars(sa.select(CheckRun).where(CheckRun.verdict.is_(None))):
+                run.verdict, run.state, run.reason = "error", "done", "no place"
+    assert await states(ground) == {"tkt-1": "left"}
+    async with ground.database.reading() as session:
+        assert await session.scalar(sa.select(sa.func.count()).select_from(CheckRun)) == 3
+
+
+async def test_a_ticket_that_was_never_offered_is_offered_by_the_queue(ground: Ground) -> None:
+    await ground.ticket("tkt-1", status="done")
+    await integrate(ground.tools, "tkt-1", await ground.delivered("tkt-1"))
+    async with ground.database.transaction() as session:
+        await merge_service.enqueue(session, await queries.locked(session, "tkt-1"))
+    await served(ground)
+    assert await states(ground) == {"tkt-1": "merged"}
 
 
 async def test_a_merge_past_the_queue_is_noticed(ground: Ground) -> None:

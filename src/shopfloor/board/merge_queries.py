@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules.merging import QUEUED
@@ -50,9 +51,9 @@ async def left_queue(session: Session, project_id: str, most: int = 20) -> Seque
 
 
 async def queued(session: Session, ticket_id: str) -> QueuedMerge | None:
-    """The ticket's place in the merge queue, or how it left it last."""
+    """The ticket's place in the merge queue, or how it left it last, for writing."""
     mine = sa.select(QueuedMerge).where(QueuedMerge.ticket_id == ticket_id).order_by(QueuedMerge.id.desc()).limit(1)
-    return await session.scalar(mine)
+    return await session.scalar(mine.with_for_update().execution_options(populate_existing=True))
 
 
 async def work_of(session: Session, task_id: str) -> WorkOrder | None:
@@ -62,9 +63,11 @@ async def work_of(session: Session, task_id: str) -> WorkOrder | None:
 
 
 async def merged_elsewhere(session: Session) -> list[tuple[Ticket, str]]:
-    """Tickets whose change is merged and who do not know it, with the commit."""
-    query = sa.select(Ticket, Change.merge_commit).join(Change, Change.change_id == Ticket.change_id)
-    mine = query.where(Ticket.merge_commit.is_(None), Change.merge_commit.is_not(None))
+    """Tickets whose head is merged, by whichever change, and who do not know it, with the commit."""
+    theirs = sa.and_(Change.work_order_id == Ticket.ticket_id, Change.head_commit == Ticket.head_commit)
+    query = sa.select(Ticket, Change.merge_commit).join(Change, theirs)
+    unaware = (Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
+    mine = query.where(Change.merge_commit.is_not(None), *unaware)
     return [(ticket, str(commit)) for ticket, commit in (await session.execute(mine)).all()]
 
 
@@ -80,29 +83,40 @@ async def automatic(session: Session, ticket_ids: Sequence[str]) -> list[dict[st
 
 
 async def ready(session: Session) -> Sequence[Ticket]:
-    """Tickets that are done and offered, whose project merges by itself, and that were not in the queue with this head yet."""
-    queued_before = sa.exists().where(
-        QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit
-    )
-    done = (Ticket.status == "done", Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
-    offered = (Ticket.change_id.is_not(None), Ticket.head_commit.is_not(None), ~queued_before)
+    """Tickets that are done, whose project merges by itself, and that were not in the queue with this head yet."""
+    before = sa.exists().where(QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit)
     query = sa.select(Ticket).join(Project, Project.project_id == Ticket.project_id)
-    query = query.where(Project.merge_queue, *done, *offered).order_by(Ticket.done_at, Ticket.ticket_id)
-    return (await session.scalars(query)).all()
+    query = query.where(Project.merge_queue, *_finished(), Ticket.head_commit.is_not(None), ~before)
+    return (await session.scalars(query.order_by(Ticket.done_at, Ticket.ticket_id))).all()
 
 
-async def failed_after_merge(session: Session) -> list[tuple[Ticket, CheckRun]]:
-    """Tickets that are done and merged, and whose criteria do not hold on the merged commit."""
+def _finished() -> list[sa.ColumnElement[bool]]:
+    return [Ticket.status == "done", Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None)]
+
+
+async def judged_after_merge(session: Session) -> list[tuple[Ticket, CheckRun]]:
+    """Tickets that are done and merged, with the newest run of their criteria on the merged commit, where it did not pass."""
+    newer = aliased(CheckRun)
+    same = (newer.subject_id == CheckRun.subject_id, newer.commit == CheckRun.commit, newer.purpose == CheckRun.purpose)
     query = sa.select(Ticket, CheckRun).join(
         CheckRun, sa.and_(CheckRun.subject_id == Ticket.ticket_id, CheckRun.commit == Ticket.merge_commit)
     )
-    failed = (CheckRun.purpose == "merged", CheckRun.verdict == "failed")
-    return [(row[0], row[1]) for row in await session.execute(query.where(Ticket.status == "done", *failed))]
+    query = query.where(Ticket.status == "done", Ticket.archived_at.is_(None), CheckRun.purpose == "merged")
+    query = query.where(CheckRun.verdict.in_(("failed", "error")))
+    query = query.where(~sa.exists().where(*same, newer.created_at > CheckRun.created_at))
+    return [(row[0], row[1]) for row in await session.execute(query)]
+
+
+async def runs_of(session: Session, run: CheckRun) -> int:
+    """How often this was checked."""
+    same = (CheckRun.subject_id == run.subject_id, CheckRun.commit == run.commit, CheckRun.purpose == run.purpose)
+    return await session.scalar(sa.select(sa.func.count()).where(*same)) or 0
 
 
 async def refused_unheard(session: Session) -> list[tuple[Ticket, QueuedMerge]]:
-    """Tickets that are done, and whose head the queue refused."""
-    same = sa.and_(QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit)
-    query = sa.select(Ticket, QueuedMerge).join(QueuedMerge, same)
-    mine = query.where(Ticket.status == "done", QueuedMerge.state == "refused", Ticket.merge_commit.is_(None))
-    return [(row[0], row[1]) for row in await session.execute(mine)]
+    """Tickets that are done, and that the queue refused since."""
+    newer = aliased(QueuedMerge)
+    query = sa.select(Ticket, QueuedMerge).join(QueuedMerge, QueuedMerge.ticket_id == Ticket.ticket_id)
+    query = query.where(*_finished(), QueuedMerge.state == "refused", QueuedMerge.ended_at > Ticket.done_at)
+    query = query.where(~sa.exists().where(newer.ticket_id == Ticket.ticket_id, newer.id > QueuedMerge.id))
+    return [(row[0], row[1]) for row in await session.execute(query)]

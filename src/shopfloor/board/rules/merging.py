@@ -16,7 +16,7 @@ class MergeState(StrEnum):
     REFUSED = "refused"
     """It does not merge, or what it makes of the base does not pass."""
     LEFT = "left"
-    """Somebody took it out."""
+    """Somebody took it out, or something other than its content kept it from being merged: it can be queued again."""
 
 
 M = MergeState
@@ -24,13 +24,19 @@ MERGE = Machine(
     {
         M.WAITING: {M.CHECKING, M.MERGING, M.REFUSED, M.LEFT},
         M.CHECKING: {M.WAITING, M.MERGING, M.REFUSED, M.LEFT},
-        M.MERGING: {M.WAITING, M.MERGED, M.REFUSED},
+        M.MERGING: {M.MERGED, M.REFUSED, M.LEFT},
         M.MERGED: set(),
         M.REFUSED: set(),
         M.LEFT: set(),
     }
 )
 QUEUED = frozenset({M.WAITING, M.CHECKING, M.MERGING})
+
+
+MOST_TOGETHER = 8
+"""How many are tried together at first: a failure costs all their checks."""
+MOST_RUNS = 3
+"""How often a merged commit is checked that could not be judged."""
 
 
 def halved(batch: int) -> int:

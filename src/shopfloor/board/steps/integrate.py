@@ -54,7 +54,7 @@ async def take_in(tools: Tools, ticket_id: str, task_id: str) -> None:
     """Bring what a task delivered into its ticket's branch; work that does not merge there is done anew from there. Idempotent."""
     clashes = await integrate(tools, ticket_id, task_id)
     async with tools.database.transaction() as session:
-        task = await task_queries.locked(session, task_id)
+        task = await graph.locked(session, task_id)
         if task.gathered:
             return
         if clashes:
@@ -146,6 +146,8 @@ async def _note_head(tools: Tools, work: Work, head: str, refs: Refs) -> None:
     fork = await reading.fork(place, base, head) if base else None
     async with tools.database.transaction() as session:
         row = await queries.locked(session, ticket.ticket_id)
+        if row.head_commit != ticket.head_commit:
+            raise BranchMoved("somebody else noted another head meanwhile")
         await service.set_head(
             session,
             row,

@@ -8,11 +8,13 @@ from typing import Any
 from shopfloor.board import merge_queries, merge_service, queries, service
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules import Column, How
-from shopfloor.board.rules.merging import MergeState, halved
+from shopfloor.board.rules.merging import MOST_RUNS, MOST_TOGETHER, MergeState, halved
 from shopfloor.board.steps.move import move
+from shopfloor.board.steps.offer import offer
 from shopfloor.events import log as events
 from shopfloor.evidence import service as checks
 from shopfloor.evidence.models import CheckRun
+from shopfloor.forges.port import NotMergeable
 from shopfloor.kit import log
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Problem, Unavailable
@@ -35,6 +37,7 @@ class Batch:
     commit: str
     fitting: list[tuple[QueuedMerge, Ticket]]
     unfit: list[tuple[QueuedMerge, str]]
+    left: list[tuple[QueuedMerge, str]]
 
 
 async def keep_merging(tools: Tools) -> None:
@@ -52,9 +55,10 @@ async def keep_merging(tools: Tools) -> None:
                 if any([await _served(tools, project_id) for project_id in due]):
                     continue
                 await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
-                if waiting.done():
+                while waiting.done():  # a turn looks at everything: all that was told until now is one turn
                     waiting.result()
                     waiting = asyncio.ensure_future(anext(news))
+                    await asyncio.sleep(0)
         finally:
             waiting.cancel()
 
@@ -75,9 +79,9 @@ async def advance(tools: Tools, project_id: str) -> bool:
     if merging_now := [row for row in rows if row.state == MergeState.MERGING]:
         return await _merge(tools, project, merging_now[0])
     if checked := [row for row in rows if row.state == MergeState.CHECKING]:
-        return await _judge(tools, checked)
+        return await _judge(tools, project, checked)
     if rows:
-        return await _try(tools, project, rows[: rows[0].batch or len(rows)])
+        return await _try(tools, project, rows[: rows[0].batch or MOST_TOGETHER])
     return False
 
 
@@ -87,6 +91,8 @@ async def _try(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) -> b
     async with tools.database.transaction() as session:
         for row, why in batch.unfit:
             await _move(session, row.id, MergeState.REFUSED, why)
+        for row, why in batch.left:
+            await _move(session, row.id, MergeState.LEFT, why)
         if not batch.fitting:
             return True
         wanted = await _checks(session, project, batch.fitting)
@@ -113,12 +119,13 @@ async def _batch(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) ->
     """Merge the heads one after the other onto the base. What does not fit the base itself is unfit; what only clashes with one before it waits."""
     url = project.repository_url
     base = await tools.repositories.resolve(url, project.base_branch)
-    commit, fitting, unfit = base.commit, list[tuple[QueuedMerge, Ticket]](), list[tuple[QueuedMerge, str]]()
+    commit, fitting = base.commit, list[tuple[QueuedMerge, Ticket]]()
+    unfit, left = list[tuple[QueuedMerge, str]](), list[tuple[QueuedMerge, str]]()
     for row in rows:
         async with tools.database.reading() as session:
             ticket = await queries.get(session, row.ticket_id)
-        if ticket.head_commit != row.head_commit:
-            unfit.append((row, "its branch has moved since it was queued: prove it again, then queue it again"))
+        if away := _away(ticket, row):
+            left.append((row, away))
             continue
         merged = await tools.repositories.mergeable(url, commit, row.head_commit)
         if merged.clean:
@@ -127,7 +134,16 @@ async def _batch(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) ->
             fitting.append((row, ticket))
         elif commit == base.commit:
             unfit.append((row, f"it conflicts with {base.branch} in {', '.join(merged.conflicts[:10])}"))
-    return Batch(commit, fitting, unfit)
+    return Batch(commit, fitting, unfit, left)
+
+
+def _away(ticket: Ticket, row: QueuedMerge) -> str:
+    """Why a queued ticket is not what was queued; empty when it is."""
+    if ticket.archived_at is not None or ticket.status != Column.DONE:
+        return "it is not done any more"
+    if ticket.head_commit != row.head_commit:
+        return "its branch has moved since it was queued: prove it again, then queue it again"
+    return ""
 
 
 async def _checks(
@@ -140,44 +156,83 @@ async def _checks(
     return [*own, *await merge_queries.automatic(session, [ticket.ticket_id for _, ticket in fitting])]
 
 
-async def _judge(tools: Tools, rows: Sequence[QueuedMerge]) -> bool:
+async def _judge(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) -> bool:
     """Read what the check of a batch found: let it in, try half of it, or refuse the one that is left."""
     async with tools.database.reading() as session:
         run = await session.get(CheckRun, rows[0].run_id or "")
+        tries = await merge_queries.runs_of(session, run) if run else 0
     if run is not None and run.verdict is None:
         return False
     together = [row for row in rows if row.run_id == rows[0].run_id]
-    passed = run is not None and run.verdict == "passed"
-    why = run.reason if run else "its check is gone"
     async with tools.database.transaction() as session:
+        if run is not None and run.verdict == "error":
+            await _judged_again(session, project, together, run, tries)
+            return True
         for row in together:
-            if passed:
-                await _move(session, row.id, MergeState.MERGING, "the merged result passed its checks")
-            elif len(together) > 1:
-                again = await _move(
-                    session, row.id, MergeState.WAITING, f"failed with others, tried in a smaller batch: {why}"
-                )
-                again.batch, again.candidate, again.run_id = halved(len(together)), None, None
-            else:
-                await _move(session, row.id, MergeState.REFUSED, f"merged with its base it does not pass: {why}")
+            await _decided(session, row, run, len(together))
     return True
+
+
+async def _decided(session: Session, row: QueuedMerge, run: CheckRun | None, together: int) -> None:
+    why = run.reason if run else "its check is gone"
+    if run is not None and run.verdict == "passed":
+        await _move(session, row.id, MergeState.MERGING, "the merged result passed its checks")
+    elif together > 1:
+        again = await _move(session, row.id, MergeState.WAITING, f"failed with others, tried in a smaller batch: {why}")
+        again.batch, again.candidate, again.run_id = halved(together), None, None
+    else:
+        await _move(session, row.id, MergeState.REFUSED, f"merged with its base it does not pass: {why}")
+
+
+async def _judged_again(
+    session: Session, project: Project, rows: Sequence[QueuedMerge], run: CheckRun, tries: int
+) -> None:
+    """What could not be judged says nothing of the tickets: it is checked again, and in the end left to a person."""
+    again = None
+    if tries < MOST_RUNS:
+        again = await checks.request_run(
+            session,
+            subject_id=run.subject_id,
+            purpose=run.purpose,
+            project=project,
+            base_commit=run.base_commit,
+            commit=run.commit,
+            checks=run.checks,
+        )
+    for row in rows:
+        if again:
+            mine = await session.get_one(QueuedMerge, row.id, with_for_update=True, populate_existing=True)
+            mine.run_id = again.run_id
+        else:
+            await _move(session, row.id, MergeState.LEFT, f"it could not be judged: {run.reason}")
 
 
 async def _merge(tools: Tools, project: Project, row: QueuedMerge) -> bool:
     """Merge one ticket's change, as everybody merges; a moved base is no harm, a moved head or conflict is told."""
+    async with tools.database.reading() as session:
+        away = _away(await queries.get(session, row.ticket_id), row)
+    if away:
+        return await _out(tools, row, MergeState.LEFT, away)
+    await offer(tools, row.ticket_id)
     try:
         change = await branches.merge(
             tools.database, tools.repositories, project, row.ticket_id, expected_head=row.head_commit
         )
     except Unavailable:
         raise
-    except Problem as problem:
-        async with tools.database.transaction() as session:
-            await _move(session, row.id, MergeState.REFUSED, f"{problem.message} {problem.hint}".strip())
-        return True
+    except NotMergeable as problem:
+        return await _out(tools, row, MergeState.REFUSED, f"{problem.message} {problem.hint}".strip())
+    except Problem as problem:  # not its content: a right that is missing, a reviewer's word, a protected branch
+        return await _out(tools, row, MergeState.LEFT, f"{problem.message} {problem.hint}".strip())
     async with tools.database.transaction() as session:
         await _move(session, row.id, MergeState.MERGED, f"merged as {(change.merge_commit or '')[:12]}")
         await note_merged(session, project, row.ticket_id, change.merge_commit or "")
+    return True
+
+
+async def _out(tools: Tools, row: QueuedMerge, to: MergeState, why: str) -> bool:
+    async with tools.database.transaction() as session:
+        await _move(session, row.id, to, why)
     return True
 
 
@@ -228,24 +283,38 @@ async def send_back(tools: Tools) -> int:
     """A ticket that the queue refused, or that does not hold on the merged commit, is not done; answers how many went back."""
     async with tools.database.reading() as session:
         refused = await merge_queries.refused_unheard(session)
-        broken = await merge_queries.failed_after_merge(session)
+        judged = await merge_queries.judged_after_merge(session)
     for ticket, row in refused:
-        why = f"it was not merged: {row.reason}"
-        await move(
-            tools, ticket.ticket_id, Column.BUILDING, how=How.FAILED, by=QUEUE, reason=why[:2000], expected=Column.DONE
-        )
-    for ticket, run in broken:
-        await _reopen(tools, ticket.ticket_id, f"after its merge as {run.commit[:12]} it does not hold: {run.reason}")
-    return len(refused) + len(broken)
+        await _sent_back(tools, ticket.ticket_id, f"it was not merged: {row.reason}")
+    for ticket, run in judged:
+        if run.verdict == "error":
+            await _checked_again(tools, ticket, run)
+        else:
+            reason = f"after its merge as {run.commit[:12]} it does not hold: {run.reason}"
+            await _reopen(tools, ticket.ticket_id, reason)
+    return len(refused) + len(judged)
+
+
+async def _sent_back(tools: Tools, ticket_id: str, why: str) -> None:
+    """One that cannot be sent back now keeps nobody else from it."""
+    try:
+        await move(tools, ticket_id, Column.BUILDING, how=How.FAILED, by=QUEUE, reason=why[:2000], expected=Column.DONE)
+    except Problem as problem:
+        logger.warning("ticket_not_sent_back", ticket_id=ticket_id, code=problem.code, reason=problem.message)
+
+
+async def _checked_again(tools: Tools, ticket: Ticket, run: CheckRun) -> None:
+    async with tools.database.transaction() as session:
+        if await merge_queries.runs_of(session, run) < MOST_RUNS:
+            project = await projects.get(session, ticket.project_id)
+            await note_merged(session, project, ticket.ticket_id, run.commit)
 
 
 async def _reopen(tools: Tools, ticket_id: str, reason: str) -> None:
-    """Back to work on a new branch: the old one is merged and gone. In one step, so that no task begins at what is gone."""
+    """Back to work on a new branch: the old one is merged and gone."""
     async with tools.database.transaction() as session:
         _, ticket = await queries.locked_with_project(session, ticket_id)
-        if ticket.status != Column.DONE or ticket.merge_commit is None:
-            return
-        await service.change(
-            session, ticket, branch=None, base_commit=None, head_commit=None, change_id=None, merge_commit=None
-        )
-        await service.record_move(session, ticket, Column.BUILDING, how=How.REOPENED, by=QUEUE, reason=reason[:2000])
+        if ticket.status == Column.DONE and ticket.merge_commit is not None and ticket.archived_at is None:
+            await service.record_move(
+                session, ticket, Column.BUILDING, how=How.REOPENED, by=QUEUE, reason=reason[:2000]
+            )

@@ -8,6 +8,7 @@ from typing import Any
 from shopfloor.board import merge_queries, queries, service
 from shopfloor.board.models import Ticket
 from shopfloor.events import log as events
+from shopfloor.forges.mirrors import reading
 from shopfloor.forges.port import Refs
 from shopfloor.kit import log
 from shopfloor.kit.errors import Problem
@@ -18,7 +19,9 @@ logger = log.get(__name__)
 
 LOOK_SECONDS = 20.0
 """How long people's own pushes, which nobody tells us of, may stay unseen."""
-REMEMBERED = 20_000
+MOST_LIVE = 200
+"""Live branches of a project that are looked at: each is merged with every other."""
+REMEMBERED = MOST_LIVE * MOST_LIVE
 MOVED = frozenset({"ticket.head_moved", "change.merged", "change.closed", "ticket.archived"})
 
 Pair = tuple[str, str, str]
@@ -26,11 +29,13 @@ Pair = tuple[str, str, str]
 
 @dataclass
 class Unions:
-    """What is known of pairs of commits, which never changes."""
+    """What is known of pairs of commits, which never changes, and what each project's branches were when last looked at."""
 
     clashes: dict[Pair, tuple[str, ...]] = field(default_factory=dict)
     """(repository, commit, commit) -> files in conflict."""
     behind: dict[Pair, int] = field(default_factory=dict)
+    seen: dict[str, object] = field(default_factory=dict)
+    """Project -> its base and heads: as long as these stay, so do all answers."""
 
     async def clash(self, tools: Tools, url: str, one: str, other: str) -> tuple[str, ...]:
         """The files in which two commits do not merge."""
@@ -46,7 +51,7 @@ class Unions:
         key = (url, base, head)
         if key not in self.behind:
             _make_room(self.behind)
-            self.behind[key] = (await tools.repositories.compare(url, base, head)).behind
+            self.behind[key] = (await reading.compare(tools.repositories.place(url), base, head)).behind
         return self.behind[key]
 
 
@@ -100,20 +105,43 @@ async def check_union(tools: Tools, known: Unions, project_id: str) -> None:
     if not tickets:
         return
     refs = await tools.repositories.glance(project.repository_url)
-    heads = {one.ticket_id: await _seen_head(tools, one, refs) for one in tickets}
-    for ticket in tickets:
-        behind, clashes = await _of(tools, known, project.repository_url, ticket, heads, refs)
-        async with tools.database.transaction() as session:
-            row = await queries.locked(session, ticket.ticket_id)
-            if row.head_commit == heads[ticket.ticket_id]:
-                await service.set_union(session, row, behind=behind, conflicts=clashes)
+    heads = {one.ticket_id: await _seen_head(tools, project.repository_url, one, refs) for one in tickets[:MOST_LIVE]}
+    bases = {one.base_branch: refs.heads.get(one.base_branch or refs.head or "") for one in tickets[:MOST_LIVE]}
+    if known.seen.get(project_id) == (heads, bases):
+        return
+    if len(tickets) > MOST_LIVE:
+        logger.warning("union_check_limited", project_id=project_id, live=len(tickets), checked=MOST_LIVE)
+    whole = True
+    for ticket in tickets[:MOST_LIVE]:
+        whole &= await _noted(tools, known, project.repository_url, ticket, heads, refs)
+    if whole:
+        known.seen[project_id] = (heads, bases)
 
 
-async def _seen_head(tools: Tools, ticket: Ticket, refs: Refs) -> str:
+async def _noted(tools: Tools, known: Unions, url: str, ticket: Ticket, heads: Mapping[str, str], refs: Refs) -> bool:
+    """Write down how one branch stands; False when git could not tell, or it moved meanwhile."""
+    try:
+        behind, clashes = await _of(tools, known, url, ticket, heads, refs)
+    except Problem as problem:
+        logger.warning("union_check_failed", ticket_id=ticket.ticket_id, code=problem.code, reason=problem.message)
+        return False
+    if (ticket.head_commit, ticket.behind, ticket.conflicts) == (heads[ticket.ticket_id], behind, clashes):
+        return True
+    async with tools.database.transaction() as session:
+        row = await queries.locked(session, ticket.ticket_id)
+        if row.head_commit != heads[ticket.ticket_id]:
+            return False
+        await service.set_union(session, row, behind=behind, conflicts=clashes)
+    return True
+
+
+async def _seen_head(tools: Tools, url: str, ticket: Ticket, refs: Refs) -> str:
     """Where a ticket's branch stands at the origin: what people pushed there counts as its head from now on."""
     there, noted = refs.heads.get(ticket.branch or ""), ticket.head_commit or ""
     if there is None or there == noted:
         return noted
+    base = refs.heads.get(ticket.base_branch or refs.head or "")
+    fork = await reading.fork(tools.repositories.place(url), base, there) if base else None
     async with tools.database.transaction() as session:
         row = await queries.locked(session, ticket.ticket_id)
         if row.head_commit != noted:
@@ -123,7 +151,7 @@ async def _seen_head(tools: Tools, ticket: Ticket, refs: Refs) -> str:
             row,
             branch=row.branch or "",
             base_branch=row.base_branch or "",
-            base_commit=row.base_commit or "",
+            base_commit=fork or row.base_commit or "",
             head_commit=there,
             why="somebody pushed to its branch",
         )
