@@ -138,7 +138,7 @@ async def test_the_same_ticket_twice_is_refused_with_candidates(desk: Desk) -> N
 
 
 async def test_two_that_ask_for_the_same_at_once_make_one(desk: Desk) -> None:
-    """Checked under the project's lock, not before it."""
+    """W18: Checked under the project's lock, not before it."""
     wish = {"project": "p", "title": "Fix the login button on the start page"}
     answers = await asyncio.gather(*(desk.client.post("/api/v1/tickets", json=wish) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 4

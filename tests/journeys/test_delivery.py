@@ -47,7 +47,7 @@ def test_the_branch_of_an_issue_is_named_for_it(house: Platform, place: Path) ->
 
 
 def test_a_running_order_is_steered_by_a_prompt(house: Platform, place: Path) -> None:
-    """AWA-03: what is said arrives at the agent and its receipt says so."""
+    """W11: AWA-03: what is said arrives at the agent and its receipt says so."""
     origin = sample_repository(place)
     order_id = build(house, origin, WAITS)
     until(lambda: any(e["event"] == "agent.message" for e in house.events(order_id)), what="the agent to speak")

@@ -87,6 +87,7 @@ def _shape(path: str) -> str:
 
 @pytest.mark.parametrize("asked", ASKED)
 def test_what_was_asked_for_is_there(described: set[str], asked: str) -> None:
+    """W27"""
     _, verb, path = asked.split()
     assert f"{verb} {_shape(path)}" in described
 

@@ -62,7 +62,7 @@ def test_a_killed_agent_goes_on_in_the_same_sandbox(fresh: Platform) -> None:
 
 
 def test_a_silent_worker_climbs_the_ladder_and_is_restarted(fresh: Platform) -> None:
-    """FLT-01, FLT-07: warn, degraded, restart, then a new sandbox."""
+    """W13: FLT-01, FLT-07: warn, degraded, restart, then a new sandbox."""
     order_id = spoken(fresh, [{"say": "working"}, {"delay": 12}, {"write": {"path": "d.txt", "content": "d\n"}}])
     assert fresh.signal_inside(b"/in/job.json", signal.SIGSTOP)
 

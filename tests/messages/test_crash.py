@@ -77,6 +77,7 @@ async def test_every_message_arrives_once_and_in_order_through_kills(database: D
 
 
 async def test_a_worker_that_dies_before_acknowledging_leaves_the_message_to_the_next(database: Database) -> None:
+    """W10"""
     hub = Hub(database)
     await hub.start()
     async with database.transaction() as session:

@@ -175,6 +175,7 @@ def test_a_turn_that_takes_too_long_is_a_limit(bench: Bench) -> None:
 
 
 def test_heartbeats_ride_beside_a_busy_agent(bench: Bench) -> None:
+    """W11"""
     bench.script([{"run": {"command": "sleep 30"}}])
     bench.job["heartbeat_seconds"] = 0.2
     bench.start()

@@ -83,7 +83,7 @@ async def test_a_result_counts_once(database: Database, sandboxes: Sandboxes) ->
 
 
 async def test_a_replaced_sandbox_is_fenced(database: Database, sandboxes: Sandboxes) -> None:
-    """W16: late results change nothing."""
+    """W13: W16: late results change nothing."""
     await ordered(database)
     attempt = await claim(database, sandboxes)
     assert attempt is not None
