@@ -76,7 +76,7 @@ async def test_an_archived_ticket_is_off_the_board_and_its_tasks_do_not_run(desk
 
 
 async def test_nothing_of_a_ticket_may_start_before_it_is_approved(desk: Desk) -> None:
-    """TKT-02, TKT-11, W26: the task that waits is the same one that starts."""
+    """W20: TKT-02, TKT-11, W26: the task that waits is the same one that starts."""
     await desk.project(approval=True)
     ticket = await desk.ticket(tasks=[{"title": "think", "phase": "analyzing"}], require_approval=False)
     refused = await desk.post(f"/tickets/{ticket}/progress", {"override": True, "reason": "now"}, expect=409)
