@@ -1,9 +1,9 @@
 # Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
-SANDBOXED = agents board cli evidence gateway journeys projects sandboxes tasks worker workorders
+SANDBOXED = agents board cli evidence gateway journeys projects tasks worker workorders
 INSIDE = $(addprefix tests/,$(SANDBOXED))  # they start sandboxes: two at a time, the other tests mostly wait
-WAITING = -n 3 --dist loadfile $(addprefix --ignore=,$(INSIDE))
+WAITING = -n 3 --dist loadfile $(addprefix --ignore=,$(INSIDE) tests/sandboxes)
 SOME = and not extra_agents
 
 .PHONY: help setup demo test test-all check format bench chaos clean
@@ -23,6 +23,7 @@ test: setup ## all tests, with the real Claude, Codex and OpenCode
 	@$(RUN) pytest $(WAITING)
 	@$(RUN) pytest -n 2 --dist loadfile -m "not alone $(SOME)" $(INSIDE)
 	@$(RUN) pytest -m "alone $(SOME)" $(INSIDE)
+	@$(RUN) pytest tests/sandboxes
 
 test-all: setup ## the same with Gemini, OpenHands and mini-swe-agent (some 2 GB more to install)
 	@$(RUN) python tools/get_agents.py codex opencode gemini openhands mini >/dev/null

@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.gateway.conftest import start
 from tests.gateway.upstream import Reply, Upstream, limited, whole
 from tests.support.platform import Platform, until
@@ -27,6 +29,7 @@ def pauses(house: Platform) -> int:
     return log.count('"event": "account_paused"') + log.count('"event":"account_paused"')
 
 
+@pytest.mark.alone
 def test_thirty_orders_and_one_429_make_one_pause_and_thirty_results(
     house: Platform, upstream: Upstream, origin: Path
 ) -> None:

@@ -29,6 +29,11 @@ async def project(world: World) -> str:
     return await world.project()
 
 
+async def ticket_of(client: httpx.AsyncClient) -> str:
+    """A card in the backlog, whose tasks wait for it."""
+    return str((await ask(client, "POST", "/tickets", 201, json={"project": "p", "title": "A card"}))["ticket_id"])
+
+
 async def test_a_task_is_made_shown_and_changed(client: httpx.AsyncClient, project: str) -> None:
     """TSK-02"""
     made = await make(client, phase="PHASE_INITIAL", priority="HIGH", owned_paths=["./src/"])
@@ -66,7 +71,8 @@ async def test_a_bad_task_is_refused_with_what_to_do(
 async def test_tasks_are_filtered_searched_and_sorted(client: httpx.AsyncClient, world: World, project: str) -> None:
     """TSK-01"""
     one = await make(client, title="Fix 100% of taxes", phase="testing")
-    two = await make(client, title="Fix the login", ticket_id="tkt-1")
+    ticket = await ticket_of(client)
+    two = await make(client, title="Fix the login", ticket_id=ticket)
     ran = await make(client, title="Write docs", priority="critical")
     assert await world.dispatched()
     await world.ends(ran["task_id"])
@@ -78,7 +84,7 @@ async def test_tasks_are_filtered_searched_and_sorted(client: httpx.AsyncClient,
     assert await ids(status="completed") == [ran["task_id"]]
     assert await ids(phase_id="PHASE_INTEGRATION") == [one["task_id"]]
     assert await ids(has_sandbox=False) == [two["task_id"]]
-    assert await ids(ticket="tkt-1", project="p") == [two["task_id"]]
+    assert await ids(ticket=ticket, project="p") == [two["task_id"]]
     assert await ids(q="fix 100%") == [one["task_id"]]
     assert await ids(q="FIX", sort="title") == [one["task_id"], two["task_id"]]
     assert (await ask(client, "GET", "/tasks", 422, params={"sort": "colour"}))["code"] == "unknown_sort"
@@ -159,10 +165,11 @@ async def test_titles_are_made_by_rule_unless_given(client: httpx.AsyncClient, p
     """TSK-11, TSK-16"""
     task_id = (await make(client, title="x"))["task_id"]
     path = f"/tasks/{task_id}/generate-title"
-    assert await ask(client, "POST", path) == {"task_id": task_id, "title": "Do it", "by": "rule"}
+    by_rule = {"task_id": task_id, "title": "Do it", "by": "rule", "work_order_id": None}
+    assert await ask(client, "POST", path) == by_rule
     assert (await ask(client, "POST", path, json={"title": "Mine"}))["by"] == "given"
     titled = await ask(client, "POST", "/tasks/generate-titles", json={"task_ids": [task_id]})
-    assert titled["titles"] == [{"task_id": task_id, "title": "Do it", "by": "rule"}]
+    assert titled["titles"] == [by_rule]
     assert (await ask(client, "POST", "/tasks/generate-titles", json={}))["titles"] == []
 
 
@@ -181,7 +188,8 @@ async def test_explain_names_everything_that_stands_in_the_way(
 ) -> None:
     first = (await make(client, owned_paths=["src/**"], title="first"))["task_id"]
     await world.dispatched()
-    second = (await make(client, owned_paths=["src/a.py"], depends_on=[first], ticket_id="tkt-1"))["task_id"]
+    ticket = await ticket_of(client)
+    second = (await make(client, owned_paths=["src/a.py"], depends_on=[first], ticket_id=ticket))["task_id"]
     told = await ask(client, "GET", f"/tasks/{second}/explain")
     text = "\n".join(told["what_would_change_it"])
     assert ("it is held" in text, f"waits for {first}" in text, "same files" in text) == (True, True, True)
