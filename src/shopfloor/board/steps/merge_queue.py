@@ -1,7 +1,7 @@
 """The merge queue of a project: what waits is merged in memory, checked as one, and merged one at a time; what breaks it is found by halves. Never by force."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,14 @@ async def keep_merging(tools: Tools) -> None:
                     await asyncio.sleep(0)
         finally:
             waiting.cancel()
+
+
+async def _looked(tools: Tools, look: Callable[[Tools], Awaitable[int]]) -> None:
+    """One look at all projects; what stands in its way for one of them keeps the loop alive."""
+    try:
+        await look(tools)
+    except Problem as problem:
+        logger.warning("merge_queue_look_failed", look=look.__name__, code=problem.code, reason=problem.message)
 
 
 async def _served(tools: Tools, project_id: str) -> bool:
