@@ -47,11 +47,10 @@ async def keep_merging(tools: Tools) -> None:
         waiting = asyncio.ensure_future(anext(news))
         try:
             while True:
+                for look in (notice_merges, send_back, enqueue_ready):
+                    await _looked(tools, look)
                 async with tools.database.reading() as session:
                     due = await merge_queries.queues(session)
-                await notice_merges(tools)
-                await send_back(tools)
-                await enqueue_ready(tools)
                 if any([await _served(tools, project_id) for project_id in due]):
                     continue
                 await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
