@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
+from genai_prices import Usage as Tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,3 +171,13 @@ REFUSED: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("name", "method", "path"), REFUSED)
 def test_a_key_opens_nothing_but_models(name: str, method: str, path: str) -> None:
     assert api(name).asked(method, path, b"{}") is None
+
+
+@given(st.integers(0, 5_000_000), st.integers(0, 200_000))
+def test_the_most_a_call_can_cost_is_never_less_than_what_it_costs(size: int, output: int) -> None:
+    """Rounded upwards, so that the list is asked seldom: at most an eighth more."""
+    exact = metering.price("anthropic", "claude-opus-4-5", Tokens(input_tokens=2 * size, output_tokens=output))
+    most = metering.most("anthropic", "claude-opus-4-5", size, output)
+    assert exact is not None
+    assert most is not None
+    assert exact <= most <= exact * 1.13 + 1e-4

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from shopfloor.gateway.port import Lines, Usage
@@ -74,11 +75,17 @@ def price(provider: str, model: str, tokens: Any, own: Any = None) -> float | No
         return None
 
 
-def priced(provider: str, model: str, own: Any = None) -> bool:
-    """Whether anybody knows what the model costs."""
+@lru_cache(maxsize=4096)
+def _listed(provider: str, model: str, input_tokens: int, output_tokens: int) -> float | None:
+    """By the list alone, which does not change while we run: looking a model up there costs more than a call may wait."""
     from genai_prices import Usage as Tokens
 
-    return price(provider, model, Tokens(input_tokens=1), own) is not None
+    return price(provider, model, Tokens(input_tokens=input_tokens, output_tokens=output_tokens))
+
+
+def priced(provider: str, model: str, own: Any = None) -> bool:
+    """Whether anybody knows what the model costs."""
+    return own is not None or _listed(provider, model, 1, 0) is not None
 
 
 def most(provider: str, model: str, body_bytes: int, most_output: int | None, own: Any = None) -> float | None:
@@ -87,4 +94,12 @@ def most(provider: str, model: str, body_bytes: int, most_output: int | None, ow
 
     if most_output is None:
         return None
-    return price(provider, model, Tokens(input_tokens=2 * body_bytes, output_tokens=most_output), own)
+    if own is not None:
+        return price(provider, model, Tokens(input_tokens=2 * body_bytes, output_tokens=most_output), own)
+    return _listed(provider, model, _upwards(2 * body_bytes), most_output)
+
+
+def _upwards(number: int) -> int:
+    """The next number with at most four binary digits before its zeros: few are different."""
+    shift = max(0, number.bit_length() - 4)
+    return -(-number >> shift) << shift
