@@ -41,6 +41,8 @@ class Ticket(Base):
     blocked_who: Mapped[str | None] = mapped_column(sa.String(200))
     """Who said so: what the board found goes away by itself, what a person said does not."""
     blocked_at: Mapped[datetime | None]
+    unblocked_at: Mapped[datetime | None]
+    """When a person last said that nothing is in its way: what failed before is tried again."""
     approval: Mapped[str] = mapped_column(sa.String(20))
     approval_deadline: Mapped[datetime | None]
     approval_by: Mapped[str | None] = mapped_column(sa.String(200))

@@ -233,15 +233,25 @@ async def newest_move(session: Session, ticket_id: str) -> TicketMove | None:
     return await session.scalar(query)
 
 
-async def returns(session: Session, ticket_id: str) -> int:
-    """How often a ticket went back by itself since a person last moved it."""
-    mine = TicketMove.ticket_id == ticket_id
+async def newest_return(session: Session, ticket_id: str) -> TicketMove | None:
+    """The newest move that led a ticket backward, whoever made it."""
+    places = {column: place for place, column in enumerate(ORDER)}
+    backward = sa.case(places, value=TicketMove.after) < sa.case(places, value=TicketMove.before)
+    query = sa.select(TicketMove).where(TicketMove.ticket_id == ticket_id, backward)
+    return await session.scalar(query.order_by(TicketMove.id.desc()).limit(1))
+
+
+async def returns(session: Session, ticket: Ticket) -> int:
+    """How often a ticket went back by itself since a person last moved or unblocked it."""
+    mine = TicketMove.ticket_id == ticket.ticket_id
     by_person = sa.select(sa.func.coalesce(sa.func.max(TicketMove.id), 0)).where(
         mine, TicketMove.moved_by.like("person:%")
     )
     query = sa.select(sa.func.count()).where(
         mine, TicketMove.how.in_([How.FAILED, How.REOPENED]), TicketMove.id > by_person.scalar_subquery()
     )
+    if ticket.unblocked_at is not None:
+        query = query.where(TicketMove.created_at > ticket.unblocked_at)
     return await session.scalar(query) or 0
 
 

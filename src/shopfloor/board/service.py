@@ -189,12 +189,14 @@ async def block(session: Session, ticket: Ticket, kind: BlockedClass, *, reason:
     return True
 
 
-async def unblock(session: Session, ticket: Ticket, *, reason: str) -> bool:
-    """Nothing is in its way any more; answers whether that is news."""
+async def unblock(session: Session, ticket: Ticket, *, reason: str, who: str = BOARD) -> bool:
+    """Nothing is in its way any more; answers whether that is news. When a person says so, what failed may be tried again."""
     if not ticket.is_blocked:
         return False
     ticket.is_blocked, ticket.blocked_class, ticket.blocked_reason = False, None, ""
     ticket.blocked_who = ticket.blocked_at = None
+    if who != BOARD:
+        ticket.unblocked_at = cast("Any", db_time())
     ticket.progressed_at = cast("Any", db_time())
     await _kept(session, ticket)
     fact = TicketUnblocked(ticket_id=ticket.ticket_id, project_id=ticket.project_id, reason=reason)

@@ -84,7 +84,8 @@ async def unblock_ticket(ticket_id: TicketId, house: Tooled, body: Said | None =
     said = body or Said()
     async with house.database.transaction() as session:
         ticket = await queries.locked(session, ticket_id)
-        await service.unblock(session, ticket, reason=said.reason or f"{somebody(said.by)} said so")
+        who = somebody(said.by)
+        await service.unblock(session, ticket, reason=said.reason or f"{who} said so", who=who)
         return await detail(session, ticket)
 
 

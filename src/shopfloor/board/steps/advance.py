@@ -64,6 +64,8 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
     own = await task_queries.of_ticket(session, ticket.ticket_id)
     standings = (await evidence.standings(session, {ticket.ticket_id: ticket.head_commit}))[ticket.ticket_id]
     newest = await queries.newest_move(session, ticket.ticket_id)
+    back = await queries.newest_return(session, ticket.ticket_id)
+    anew = back if back and back.how != How.AUTO else None
     return State(
         status=ticket.status,
         autonomous=project.autonomy,
@@ -74,8 +76,10 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
         blocked_at=ticket.blocked_at,
         progressed_at=await queries.progress(session, ticket, own),
         entered_at=newest.created_at if newest else ticket.created_at,
-        entered_how=newest.how if newest else None,
-        returns=await queries.returns(session, ticket.ticket_id),
+        sent_back_at=anew.created_at if anew else None,
+        sent_back_why=anew.reason if anew else "",
+        unblocked_at=ticket.unblocked_at,
+        returns=await queries.returns(session, ticket),
         waits_for_tickets=bool(await queries.waited_for(session, ticket.ticket_id)),
         head_commit=ticket.head_commit,
         tasks=[_seen(task) for task in own],
@@ -120,10 +124,9 @@ async def _make(tools: Tools, session: Session, project: Project, ticket: Ticket
 
 async def _mend(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
     """The task of a ticket that came back: what failed, and to mend it."""
-    del step
     criteria = await evidence.criteria(session, ticket.ticket_id)
     told = (
-        f"The work so far does not hold:\n{fenced(ticket.reason[:4000])}\nGo on from what is there, and mend the cause."
+        f"The work so far does not hold:\n{fenced(step.reason[:4000])}\nGo on from what is there, and mend the cause."
     )
     text = f"{told}\n\n{_told(ticket, [one.text for one in criteria])}"
     await _create(tools, session, project, ticket, f"Mend: {ticket.title}", text)
