@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import dataclass, field
 
 from shopfloor.board import queries, service
-from shopfloor.board.rules import LIMITS, Column
 from shopfloor.board.steps.advance import advance
 from shopfloor.board.steps.block import detect
 from shopfloor.board.steps.integrate import take_in
@@ -141,7 +140,7 @@ class Mover:
 
     async def _look_around(self) -> None:
         async with self.tools.database.reading() as session:
-            for ticket_id in await queries.stirring(session, backlog=LIMITS[Column.ANALYZING]):
+            for ticket_id in await queries.stirring(session):
                 self.want(ticket_id)
 
     async def _reviews(self) -> None:

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 
 from shopfloor.board.models import Ticket, TicketDependency, TicketMove
-from shopfloor.board.rules import ORDER, Approval, Column, How
+from shopfloor.board.rules import LIMITS, ORDER, Approval, Column, How
 from shopfloor.board.rules.fold import Card, Proof
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence.models import Criterion, Evidence
@@ -25,6 +26,10 @@ SORTS = {
     "rank": Ticket.rank,
     "title": Ticket.title,
 }
+
+
+NEAR = 20
+"""How many tickets of a column are looked at when a place in the next one becomes free, at least."""
 
 
 class TicketNotFound(NotFound):
@@ -102,16 +107,28 @@ async def blocked_by(session: Session, ticket_id: str) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in await session.execute(query)]
 
 
-async def waited_for(session: Session, ticket_id: str) -> list[str]:
-    """The tickets of another's dependencies whose work is not in the base yet: not done, or not merged; archived ones aside."""
-    query = (
-        sa.select(Ticket.ticket_id)
-        .join(TicketDependency, TicketDependency.blocked_by == Ticket.ticket_id)
-        .where(TicketDependency.ticket_id == ticket_id, Ticket.archived_at.is_(None))
-        .where(sa.or_(Ticket.status != Column.DONE, sa.and_(Ticket.branch.is_not(None), Ticket.merge_commit.is_(None))))
-        .order_by(Ticket.ticket_id)
+def _unmet(ticket_id: Any) -> sa.Select[Any]:
+    """The dependencies of a ticket whose work is not in the base yet: not done, or not merged; archived ones aside."""
+    other = aliased(Ticket)
+    return (
+        sa.select(other.ticket_id)
+        .join(TicketDependency, TicketDependency.blocked_by == other.ticket_id)
+        .where(TicketDependency.ticket_id == ticket_id, other.archived_at.is_(None))
+        .where(sa.or_(other.status != Column.DONE, sa.and_(other.branch.is_not(None), other.merge_commit.is_(None))))
+        .order_by(other.ticket_id)
     )
-    return list(await session.scalars(query))
+
+
+async def waited_for(session: Session, ticket_id: str) -> list[str]:
+    """The tickets that one waits for: their work is not in the base yet."""
+    return list(await session.scalars(_unmet(ticket_id)))
+
+
+def _may_begin() -> sa.ColumnElement[bool]:
+    """Tickets of a backlog that nothing keeps there: those that something does must not hide the others."""
+    approved = Ticket.approval.in_([Approval.NOT_REQUIRED, Approval.APPROVED])
+    waits = _unmet(Ticket.ticket_id).order_by(None).correlate(Ticket).exists()
+    return sa.and_(Ticket.status == Column.BACKLOG, Ticket.is_blocked.is_(False), approved, ~waits)
 
 
 async def count_in(session: Session, project_id: str, column: str) -> int:
@@ -314,19 +331,24 @@ async def column_page(
     return paging.page((await session.scalars(paged)).all(), by=Ticket.rank, id_=Ticket.ticket_id, limit=limit)
 
 
-async def stirring(session: Session, *, backlog: int) -> list[str]:
-    """Tickets that may have somewhere to go: those of working columns, and the first of each autonomous project's backlog."""
+async def stirring(session: Session) -> list[str]:
+    """Tickets that may have somewhere to go: those of working columns, and as many of each autonomous project's backlog as it may analyze."""
     live = (Ticket.archived_at.is_(None), Ticket.project_id == Project.project_id)
     working = sa.select(Ticket.ticket_id).where(*live, Ticket.status.not_in([Column.BACKLOG, Column.DONE]))
     place = sa.func.row_number().over(partition_by=Ticket.project_id, order_by=(Ticket.rank, Ticket.ticket_id))
     waiting = (
         sa.select(Ticket.ticket_id, place.label("place"))
-        .where(*live, Ticket.status == Column.BACKLOG, Project.autonomy, Ticket.is_blocked.is_(False))
-        .where(Ticket.approval.in_([Approval.NOT_REQUIRED, Approval.APPROVED]))
+        .add_columns(_analyzing().label("most"))
+        .where(*live, _may_begin(), Project.autonomy)
         .subquery()
     )
-    first = sa.select(waiting.c.ticket_id).where(waiting.c.place <= backlog)
+    first = sa.select(waiting.c.ticket_id).where(waiting.c.place <= waiting.c.most)
     return list(await session.scalars(working)) + list(await session.scalars(first))
+
+
+def _analyzing() -> sa.ColumnElement[int]:
+    """How many tickets a project may analyze at once."""
+    return sa.func.coalesce(Project.wip_limits[Column.ANALYZING].as_integer(), LIMITS[Column.ANALYZING])
 
 
 async def overdue(session: Session, seconds: float) -> Sequence[Ticket]:
@@ -367,15 +389,17 @@ async def deliveries(session: Session, ticket_id: str) -> list[str]:
     return list(await session.scalars(query))
 
 
-async def neighbours(session: Session, ticket_id: str, left: str | None, *, limit: int = 20) -> list[str]:
+async def neighbours(session: Session, ticket_id: str, left: str | None) -> list[str]:
     """Tickets that may move because this one did: the first of the column before the one it left (None: any), and those that wait for it."""
     ticket = await get(session, ticket_id)
     query = sa.select(Ticket.ticket_id).where(Ticket.project_id == ticket.project_id, Ticket.archived_at.is_(None))
+    query = query.where(sa.or_(Ticket.status != Column.BACKLOG, _may_begin()))
     if left is not None:
         query = query.where(Ticket.status == ORDER[max(0, ORDER.index(Column(left)) - 1)])
     else:
         query = query.where(Ticket.status != Column.DONE)
-    near = list(await session.scalars(query.order_by(Ticket.rank, Ticket.ticket_id).limit(limit)))
+    limit = await session.scalar(sa.select(_analyzing()).where(Project.project_id == ticket.project_id))
+    near = list(await session.scalars(query.order_by(Ticket.rank, Ticket.ticket_id).limit(max(NEAR, limit or 0))))
     waiting = sa.select(TicketDependency.ticket_id).where(TicketDependency.blocked_by == ticket_id)
     return [*near, *await session.scalars(waiting)]
 
