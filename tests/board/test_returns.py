@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from shopfloor.board import queries, service
 from shopfloor.board.rules import Column, How
 from shopfloor.board.steps.advance import advance
+from shopfloor.evidence.models import CheckRun
 from tests.board.desk import Desk
 from tests.board.test_mover import building, end, rest, tasks
 
@@ -92,3 +94,25 @@ async def test_a_failed_task_is_tried_again_when_a_person_unblocks(desk: Desk) -
     (again,) = await tasks(desk, ticket)
     assert (again["status"], again["held"]) == ("pending", False)
     assert not (await desk.show(ticket))["is_blocked"]
+
+
+async def unjudged(desk: Desk, ticket: str) -> int:
+    """No sandbox could be had for the check; answers how many were asked for so far."""
+    await desk.prove(ticket, "error")
+    await desk.end_runs()
+    await rest(desk, ticket)
+    async with desk.database.reading() as session:
+        return len((await session.scalars(sa.select(CheckRun).where(CheckRun.subject_id == ticket))).all())
+
+
+async def test_what_cannot_be_judged_is_checked_anew_twice_and_then_once_for_each_unblocking(desk: Desk) -> None:
+    ticket = await building(desk)
+    await end(desk, (await tasks(desk, ticket))[0])
+    await desk.commit(ticket, {"new.txt": "new\n"})
+    await rest(desk, ticket)
+    assert [await unjudged(desk, ticket) for _ in range(3)] == [2, 3, 3]
+    assert (await desk.show(ticket))["blocked_class"] == "environment"
+    await desk.post(f"/tickets/{ticket}/unblock", {"by": "ann"})
+    await rest(desk, ticket)
+    assert not (await desk.show(ticket))["is_blocked"]
+    await again_done(desk, ticket)

@@ -29,7 +29,9 @@ TASKS = st.builds(
     ended_at=st.none() | TIMES,
     reason=st.sampled_from(["the tests fail", "key_missing: x"]),
 )
-CRITERIA = st.builds(CriterionSeen, text=st.just("It holds"), verdict=VERDICTS, automatic=st.booleans())
+CRITERIA = st.builds(
+    CriterionSeen, text=st.just("It holds"), verdict=VERDICTS, automatic=st.booleans(), errors=st.integers(0, 4)
+)
 STATES = st.builds(
     State,
     status=COLUMNS,
@@ -51,7 +53,7 @@ STATES = st.builds(
     criteria=st.lists(CRITERIA, max_size=3),
     most_returns=st.just(3),
 )
-COSTLY = {"make", "mend", "retry", "check", "forward", "back"}
+COSTLY = {"make", "mend", "retry", "check", "recheck", "forward", "back"}
 
 
 @given(state=STATES)

@@ -1,9 +1,7 @@
 """Which tickets the board looks after by itself: none that may go on is hidden by those that may not."""
 
-import asyncio
 
 from shopfloor.board import queries
-from shopfloor.board.jobs import Mover
 from tests.board.desk import Desk
 from tests.board.test_mover import CRITERION
 

@@ -13,6 +13,7 @@ from shopfloor.board.rules import LIMITS, ORDER, Approval, Column, How
 from shopfloor.board.rules.fold import Card, Proof
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence.models import Criterion, Evidence
+from shopfloor.evidence.rules import Verdict
 from shopfloor.kit import paging
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Malformed, NotFound
@@ -270,6 +271,18 @@ async def returns(session: Session, ticket: Ticket) -> int:
     if ticket.unblocked_at is not None:
         query = query.where(TicketMove.created_at > ticket.unblocked_at)
     return await session.scalar(query) or 0
+
+
+async def errors(session: Session, ticket: Ticket) -> dict[str, int]:
+    """How often each criterion could not be judged on the ticket's head."""
+    query = (
+        sa.select(Criterion.criterion_id, sa.func.count())
+        .join(Evidence, Evidence.criterion_id == Criterion.criterion_id)
+        .where(Criterion.subject_id == ticket.ticket_id, Evidence.commit == ticket.head_commit)
+        .where(Evidence.verdict == Verdict.ERROR, Evidence.check_hash == Criterion.check_hash)
+        .group_by(Criterion.criterion_id)
+    )
+    return {row[0]: row[1] for row in await session.execute(query)}
 
 
 async def progress(session: Session, ticket: Ticket, own: Sequence[Task]) -> datetime:

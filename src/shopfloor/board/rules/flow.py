@@ -33,6 +33,9 @@ class CriterionSeen:
     verdict: str
     automatic: bool
     reason: str = ""
+    found_at: datetime | None = None
+    errors: int = 0
+    """How often it could not be judged on this head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ class Step:
     """What is to be done. Doing it twice is doing it once."""
 
     what: str
-    """hold, lift, make, mend, retry, check, back, block, unblock, forward or nothing."""
+    """hold, lift, make, mend, retry, check, recheck, back, block, unblock, forward or nothing."""
     task_ids: Sequence[str] = ()
     to: str | None = None
     kind: BlockedClass | None = None
@@ -76,6 +79,8 @@ class Step:
 
 
 NOTHING = Step(what="nothing")
+MOST_ERRORS = 2
+"""How often the board has a criterion checked anew that could not be judged, before somebody must look at the place."""
 
 
 def next_step(state: State) -> Step:
@@ -226,10 +231,17 @@ def _evidence(state: State) -> Step | None:
     if failed := [one for one in state.criteria if one.verdict == "failed"]:
         named = "; ".join(f"{one.text[:120]!r}: {one.reason[:300]}" for one in failed[:5])
         return _back(state, f"{len(failed)} criteria do not hold: {named}"[:2000])
-    if broken := [one for one in state.criteria if one.verdict == "error"]:
+    if any(one.automatic and one.verdict == "error" and one.errors <= MOST_ERRORS for one in state.criteria):
+        return Step(what="recheck")
+    if broken := [one for one in state.criteria if one.verdict == "error" and _stands(state, one)]:
         reason = f"{broken[0].text[:120]!r} could not be judged: {broken[0].reason[:300]}"
         return Step(what="block", kind=BlockedClass.ENVIRONMENT, reason=reason)
     return None
+
+
+def _stands(state: State, one: CriterionSeen) -> bool:
+    """No person cleared the way since it was found."""
+    return state.unblocked_at is None or one.found_at is None or one.found_at > state.unblocked_at
 
 
 def _forward(state: State) -> Step | None:

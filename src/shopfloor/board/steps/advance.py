@@ -1,6 +1,6 @@
 """One step of a ticket by itself: what `rules.flow` says from the tables, done once however often it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shopfloor.board import queries, service
@@ -63,6 +63,7 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
     """How things stand with a ticket, by the tables."""
     own = await task_queries.of_ticket(session, ticket.ticket_id)
     standings = (await evidence.standings(session, {ticket.ticket_id: ticket.head_commit}))[ticket.ticket_id]
+    errors = await queries.errors(session, ticket)
     newest = await queries.newest_move(session, ticket.ticket_id)
     back = await queries.newest_return(session, ticket.ticket_id)
     anew = back if back and back.how != How.AUTO else None
@@ -89,6 +90,8 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
                 verdict=str(one.verdict),
                 automatic=evidence_rules.automatic(one.criterion.check),
                 reason=one.evidence.reason if one.evidence else "",
+                found_at=one.evidence.created_at if one.evidence else None,
+                errors=errors.get(one.criterion.criterion_id, 0),
             )
             for one in standings
         ],
@@ -163,8 +166,31 @@ async def _check(tools: Tools, session: Session, project: Project, ticket: Ticke
     await request_checks(session, project, ticket)
 
 
-async def request_checks(session: Session, project: Project, ticket: Ticket, *, again: bool = False) -> Any:
-    """Have the ticket's criteria checked on its head; answers the run, or None when there is nothing to find out."""
+async def _recheck(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
+    del tools, step
+    await recheck(session, project, ticket)
+
+
+async def recheck(session: Session, project: Project, ticket: Ticket) -> None:
+    """Have those criteria checked anew that could not be judged on the ticket's head."""
+    standings = (await evidence.standings(session, {ticket.ticket_id: ticket.head_commit}))[ticket.ticket_id]
+    unjudged = [
+        {"criterion_id": one.criterion.criterion_id, "check": one.criterion.check, "text": one.criterion.text}
+        for one in standings
+        if one.verdict == evidence_rules.Stand.ERROR and evidence_rules.automatic(one.criterion.check)
+    ]
+    await request_checks(session, project, ticket, of=unjudged)
+
+
+async def request_checks(
+    session: Session,
+    project: Project,
+    ticket: Ticket,
+    *,
+    again: bool = False,
+    of: Sequence[Mapping[str, Any]] | None = None,
+) -> Any:
+    """Have the ticket's criteria (or the checks given) made on its head; answers the run, or None when there is nothing to find out."""
     if ticket.head_commit is None or ticket.base_commit is None:
         return None
     return await checks.request_run(
@@ -174,6 +200,7 @@ async def request_checks(session: Session, project: Project, ticket: Ticket, *, 
         project=project,
         base_commit=ticket.base_commit,
         commit=ticket.head_commit,
+        checks=of,
         again=again,
     )
 
@@ -195,6 +222,7 @@ DOES = {
     "mend": _mend,
     "retry": _retry,
     "check": _check,
+    "recheck": _recheck,
     "block": _block,
     "unblock": _unblock,
 }
