@@ -119,6 +119,16 @@ class Desk:
         async with self.database.transaction() as session:
             await session.execute(sa.update(CheckRun).values(state="done", verdict="passed"))
 
+    async def pass_runs(self) -> None:
+        """Write down of every check of the runs that were asked for that it passed, as the engine would."""
+        async with self.database.transaction() as session:
+            for run in await session.scalars(sa.select(CheckRun).where(CheckRun.state == "queued")):
+                run.state, run.attempts = "running", 1
+                for item in run.checks:
+                    passed = evidence_queries.Finding(evidence_rules.Verdict.PASSED)
+                    await evidence.record_finding(session, run.run_id, 1, item, passed)
+                await evidence.end_run(session, run.run_id, 1)
+
     async def to_testing(self, ticket_id: str) -> str:
         """Bring a ticket with a criterion to testing, through every gate; answers its head."""
         for _ in range(2):

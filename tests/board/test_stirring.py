@@ -1,6 +1,5 @@
 """Which tickets the board looks after by itself: none that may go on is hidden by those that may not."""
 
-
 from shopfloor.board import queries
 from tests.board.desk import Desk
 from tests.board.test_mover import CRITERION
