@@ -1,6 +1,6 @@
 """Which tickets the board looks after by itself: none that may go on is hidden by those that may not."""
 
-from shopfloor.board import queries
+from shopfloor.board import flow_queries
 from tests.board.desk import Desk
 from tests.board.test_mover import CRITERION
 
@@ -17,7 +17,7 @@ async def test_those_that_wait_for_others_hide_none_that_may_begin(desk: Desk) -
     await desk.project(autonomy=True)
     first, free = await backlog(desk)
     async with desk.database.reading() as session:
-        assert set(await queries.stirring(session)) == {first, *free}
+        assert set(await flow_queries.stirring(session)) == {first, *free}
 
 
 async def test_a_place_that_becomes_free_is_offered_to_those_that_may_begin(desk: Desk) -> None:
@@ -26,7 +26,7 @@ async def test_a_place_that_becomes_free_is_offered_to_those_that_may_begin(desk
     for _ in range(2):
         await desk.post(f"/tickets/{left}/progress")
     async with desk.database.reading() as session:
-        assert set(free) < set(await queries.neighbours(session, left, "analyzing"))
+        assert set(free) < set(await flow_queries.neighbours(session, left, "analyzing"))
 
 
 async def test_a_project_that_may_analyze_more_has_more_looked_at(desk: Desk) -> None:
@@ -34,4 +34,4 @@ async def test_a_project_that_may_analyze_more_has_more_looked_at(desk: Desk) ->
     for number in range(9):
         await desk.ticket(f"Number {number}")
     async with desk.database.reading() as session:
-        assert len(await queries.stirring(session)) == 7
+        assert len(await flow_queries.stirring(session)) == 7

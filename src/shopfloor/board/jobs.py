@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from shopfloor.board import queries, service
+from shopfloor.board import flow_queries, service
 from shopfloor.board.steps.advance import advance
 from shopfloor.board.steps.block import detect
 from shopfloor.board.steps.integrate import take_in
@@ -102,7 +102,7 @@ class Mover:
 
     async def _integrate(self, ticket_id: str) -> None:
         async with self.tools.database.reading() as session:
-            made = await queries.deliveries(session, ticket_id)
+            made = await flow_queries.deliveries(session, ticket_id)
         for task_id in made:
             await take_in(self.tools, ticket_id, task_id)
 
@@ -123,7 +123,7 @@ class Mover:
         left = payload.get("before") if event.event_type == "TICKET_TRANSITIONED" else None
         if left or event.event_type == "ticket.archived" or "merge_commit" in payload.get("changes", {}):
             async with self.tools.database.reading() as session:
-                for other in await queries.neighbours(session, payload["ticket_id"], left):
+                for other in await flow_queries.neighbours(session, payload["ticket_id"], left):
                     self.want(other)
 
     async def _reviewed(self, order_id: str) -> str | None:
@@ -140,13 +140,13 @@ class Mover:
 
     async def _look_around(self) -> None:
         async with self.tools.database.reading() as session:
-            for ticket_id in await queries.stirring(session):
+            for ticket_id in await flow_queries.stirring(session):
                 self.want(ticket_id)
 
     async def _reviews(self) -> None:
         while True:
             async with self.tools.database.reading() as session:
-                due = await queries.review_due(session)
+                due = await flow_queries.review_due(session)
             if due:
                 async with self.tools.database.transaction() as session:
                     await service.time_out(session)

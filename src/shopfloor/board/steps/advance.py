@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shopfloor.board import queries, service
+from shopfloor.board import flow_queries, queries, service
 from shopfloor.board.models import Ticket
 from shopfloor.board.rules import BlockedClass, Column, How
 from shopfloor.board.rules.flow import CriterionSeen, State, Step, TaskSeen, next_step
@@ -63,9 +63,9 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
     """How things stand with a ticket, by the tables."""
     own = await task_queries.of_ticket(session, ticket.ticket_id)
     standings = (await evidence.standings(session, {ticket.ticket_id: ticket.head_commit}))[ticket.ticket_id]
-    errors = await queries.errors(session, ticket)
+    errors = await flow_queries.errors(session, ticket)
     newest = await queries.newest_move(session, ticket.ticket_id)
-    back = await queries.newest_return(session, ticket.ticket_id)
+    back = await flow_queries.newest_return(session, ticket.ticket_id)
     anew = back if back and back.how != How.AUTO else None
     return State(
         status=ticket.status,
@@ -80,7 +80,7 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
         sent_back_at=anew.created_at if anew else None,
         sent_back_why=anew.reason if anew else "",
         unblocked_at=ticket.unblocked_at,
-        returns=await queries.returns(session, ticket),
+        returns=await flow_queries.returns(session, ticket),
         waits_for_tickets=bool(await queries.waited_for(session, ticket.ticket_id)),
         head_commit=ticket.head_commit,
         tasks=[_seen(task) for task in own],

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shopfloor.board import queries, rules, service
+from shopfloor.board import flow_queries, queries, rules, service
 from shopfloor.board.models import Ticket
 from shopfloor.board.rules import BlockedClass
 from shopfloor.board.rules.flow import State
@@ -21,7 +21,7 @@ async def detect(tools: Tools, *, seconds: float | None = None) -> list[Ticket]:
     """Block every ticket that stood still for `seconds` (else the setting) and has a cause; answers those (TKT-14)."""
     still = tools.settings.board.blocking_seconds if seconds is None else seconds
     async with tools.database.reading() as session:
-        found = [ticket.ticket_id for ticket in await queries.overdue(session, still)]
+        found = [ticket.ticket_id for ticket in await flow_queries.overdue(session, still)]
     return [ticket for ticket_id in found if (ticket := await _judge(tools, ticket_id, still))]
 
 
