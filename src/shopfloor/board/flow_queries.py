@@ -60,9 +60,17 @@ async def errors(session: Session, ticket: Ticket) -> dict[str, int]:
 
 
 async def stirring(session: Session) -> list[str]:
-    """Tickets that may have somewhere to go: those of working columns, and as many of each autonomous project's backlog as it may analyze."""
+    """Tickets that may have somewhere to go by themselves.
+
+    Of autonomous projects those of working columns, and as many of the backlog as it may analyze; of all projects those whose branch
+    lacks what a task made, and those that no person blocked.
+    """
     live = (Ticket.archived_at.is_(None), Ticket.project_id == Project.project_id)
-    working = sa.select(Ticket.ticket_id).where(*live, Ticket.status.not_in([Column.BACKLOG, Column.DONE]))
+    working = sa.and_(Project.autonomy, Ticket.status.not_in([Column.BACKLOG, Column.DONE]))
+    found_blocked = sa.and_(Ticket.is_blocked, Ticket.blocked_who.not_like("person:%"))
+    moving = sa.select(Ticket.ticket_id).where(*live, sa.or_(working, found_blocked))
+    made = sa.select(Task.ticket_id).join(Ticket, Ticket.ticket_id == Task.ticket_id)
+    made = made.where(Ticket.archived_at.is_(None), Task.status == "completed", ~Task.gathered)
     place = sa.func.row_number().over(partition_by=Ticket.project_id, order_by=(Ticket.rank, Ticket.ticket_id))
     waiting = (
         sa.select(Ticket.ticket_id, place.label("place"))
@@ -71,7 +79,7 @@ async def stirring(session: Session) -> list[str]:
         .subquery()
     )
     first = sa.select(waiting.c.ticket_id).where(waiting.c.place <= waiting.c.most)
-    return list(await session.scalars(working)) + list(await session.scalars(first))
+    return list(await session.scalars(moving.union(first, made)))
 
 
 def _analyzing() -> sa.ColumnElement[int]:

@@ -57,6 +57,8 @@ class Ticket(Base):
     head_commit: Mapped[str | None] = mapped_column(sa.String(64))
     """The newest commit of its branch; evidence counts on this one only."""
     change_id: Mapped[str | None] = mapped_column(sa.String(40))
+    offered: Mapped[str | None] = mapped_column(sa.String(64))
+    """The hash of what the forge was last told of its change: the same is not told again."""
     merge_commit: Mapped[str | None] = mapped_column(sa.String(64))
     conflicts: Mapped[list[Any]] = mapped_column(default=list)
     """Of `{with, paths}`: what its branch does not merge with, by the newest union check."""

@@ -318,8 +318,9 @@ async def set_head(
     return True
 
 
-async def set_change(session: Session, ticket: Ticket, change_id: str) -> None:
-    """The ticket's branch was offered for review."""
+async def set_change(session: Session, ticket: Ticket, change_id: str, offered: str) -> None:
+    """The ticket's branch was offered for review; `offered` is the hash of what was said."""
+    ticket.offered = offered
     await change(session, ticket, change_id=change_id)
 
 

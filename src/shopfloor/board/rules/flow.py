@@ -23,6 +23,8 @@ class TaskSeen:
     ended_at: datetime | None
     title: str = ""
     reason: str = ""
+    gathered: bool = True
+    """What it made is in its ticket's branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,8 @@ def _has_failed(state: State) -> bool:
 
 
 def _broke(state: State) -> bool:
-    return bool(_own(state, "failed")) or any(one.verdict == "error" for one in state.criteria)
+    lying = any(task.status == "completed" and not task.gathered for task in state.tasks)
+    return lying or bool(_own(state, "failed")) or any(one.verdict == "error" for one in state.criteria)
 
 
 def _silent(state: State) -> bool:

@@ -110,6 +110,7 @@ def _seen(task: Task) -> TaskSeen:
         ended_at=task.ended_at,
         title=task.title,
         reason=task.reason,
+        gathered=task.gathered,
     )
 
 

@@ -9,6 +9,7 @@ from shopfloor.board.rules.flow import State
 from shopfloor.board.service import BOARD
 from shopfloor.board.steps.advance import state_of
 from shopfloor.kit.db import Session
+from shopfloor.kit.errors import Problem
 from shopfloor.projects.models import Project
 from shopfloor.tasks import service as tasks
 from shopfloor.workorders.steps import Tools
@@ -39,6 +40,15 @@ async def _judge(tools: Tools, ticket_id: str, still: float) -> Ticket | None:
         if kind == BlockedClass.FAILING_CHECKS and project.autonomy and tools.settings.board.remedy:
             await _remedy(tools, session, project, ticket)
         return ticket
+
+
+async def undelivered(tools: Tools, ticket_id: str, problem: Problem) -> None:
+    """What a task made cannot be brought into its ticket's branch: said on the card, until it was brought in."""
+    async with tools.database.transaction() as session:
+        ticket = await queries.locked(session, ticket_id)
+        if not ticket.is_blocked and ticket.archived_at is None:
+            reason = f"its branch does not take in what was made: {problem.message} {problem.hint}".strip()
+            await service.block(session, ticket, BlockedClass.ENVIRONMENT, reason=reason[:2000], who=BOARD)
 
 
 def _cause(ticket: Ticket, state: State) -> tuple[BlockedClass, str] | None:
