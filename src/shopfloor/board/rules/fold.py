@@ -98,7 +98,9 @@ def _changed(card: Card, payload: Mapping[str, Any]) -> Card:
     card = replace(card, **{name: value for name, value in changes.items() if name in SHOWN})
     if "head_commit" in changes:  # its branch is merged and gone, and with it what was proven there
         criteria = {key: Proof(proof.wanted) for key, proof in card.criteria.items()}
-        card = replace(card, branch=changes["branch"], head_commit=changes["head_commit"], criteria=criteria)
+        card = replace(
+            card, branch=changes.get("branch", card.branch), head_commit=changes["head_commit"], criteria=criteria
+        )
     return card
 
 
