@@ -90,6 +90,16 @@ async def test_done_needs_every_criterion_proven_on_the_head(desk: Desk) -> None
     assert (await desk.post(f"/tickets/{ticket}/progress"))["status"] == "done"
 
 
+async def test_no_project_can_do_without_evidence(desk: Desk) -> None:
+    """Decision 20: the gate into done is no setting; passing it is a recorded act each time."""
+    await desk.project(gates={"testing": []})
+    ticket = await desk.ticket(criteria=[CRITERION])
+    await desk.to_testing(ticket)
+    refused = await desk.post(f"/tickets/{ticket}/progress", expect=409)
+    assert [gate["kind"] for gate in refused["missing"]] == ["evidence"]
+    assert (await desk.get("/phases/testing/gates", project="p"))["gates"] == [{"kind": "evidence"}]
+
+
 async def test_a_new_commit_makes_old_evidence_stale(desk: Desk) -> None:
     ticket = await desk.ticket(criteria=[CRITERION])
     await desk.to_testing(ticket)
@@ -97,6 +107,25 @@ async def test_a_new_commit_makes_old_evidence_stale(desk: Desk) -> None:
     await desk.commit(ticket, {"more.txt": "more\n"})
     refused = await desk.post(f"/tickets/{ticket}/progress", expect=409)
     assert "stale" in refused["missing"][0]["missing"]
+
+
+async def test_another_test_command_makes_what_it_proved_stale(desk: Desk) -> None:
+    """Else a project could be proven by one line and change it after that."""
+    await desk.project(test_command="pytest {test}")
+    ticket = await desk.ticket(criteria=[{"text": "It holds", "check": {"kind": "test", "name": "tests/test_a.py"}}])
+    await desk.to_testing(ticket)
+    await desk.post(f"/tickets/{ticket}/check", expect=202)
+    await desk.pass_runs()
+
+    async def verdict() -> str:
+        return str((await desk.get(f"/tickets/{ticket}/criteria"))["criteria"][0]["verdict"])
+
+    assert await verdict() == "passed"
+    await desk.project(test_command="true {test}")
+    assert await verdict() == "stale"
+    await desk.post(f"/tickets/{ticket}/progress", expect=409)
+    await desk.project(test_command="pytest {test}")
+    assert await verdict() == "passed"
 
 
 @pytest.mark.parametrize("verdict", ["failed", "error"])

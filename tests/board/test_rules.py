@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shopfloor.board import rules
-from shopfloor.board.rules import APPROVAL, BACK, MOVES, ORDER, Approval, BlockedClass, Column, How
+from shopfloor.board.rules import APPROVAL, BACK, MOVES, ORDER, Approval, BlockedClass, Column
 from shopfloor.board.rules.flow import CriterionSeen, State, TaskSeen, next_step
 from shopfloor.board.rules.gates import DEFAULTS, Checked, Facts, TaskFact, judge
 from shopfloor.projects.rules import column
@@ -29,7 +29,9 @@ TASKS = st.builds(
     ended_at=st.none() | TIMES,
     reason=st.sampled_from(["the tests fail", "key_missing: x"]),
 )
-CRITERIA = st.builds(CriterionSeen, text=st.just("It holds"), verdict=VERDICTS, automatic=st.booleans())
+CRITERIA = st.builds(
+    CriterionSeen, text=st.just("It holds"), verdict=VERDICTS, automatic=st.booleans(), errors=st.integers(0, 4)
+)
 STATES = st.builds(
     State,
     status=COLUMNS,
@@ -41,15 +43,17 @@ STATES = st.builds(
     blocked_at=TIMES,
     progressed_at=TIMES,
     entered_at=TIMES,
-    entered_how=st.none() | st.sampled_from(list(How)),
-    returns=st.integers(0, 4),
+    sent_back_at=st.none() | TIMES,
+    sent_back_why=st.just("it drips"),
+    unblocked_at=st.none() | TIMES,
+    returns=st.integers(0, 5),
     waits_for_tickets=st.booleans(),
     head_commit=st.none() | st.just("a" * 40),
     tasks=st.lists(TASKS, max_size=4),
     criteria=st.lists(CRITERIA, max_size=3),
     most_returns=st.just(3),
 )
-COSTLY = {"make", "mend", "retry", "check", "forward", "back"}
+COSTLY = {"make", "mend", "retry", "check", "recheck", "forward", "back"}
 
 
 @given(state=STATES)
@@ -67,6 +71,13 @@ def test_going_back_is_counted_and_ends(state: State) -> None:
         assert state.returns < state.most_returns
         assert step.reason
         assert MOVES.allows(Column(state.status), Column(step.to or ""))
+
+
+@given(state=STATES)
+def test_what_came_back_too_often_is_mended_by_nobody_but_a_person(state: State) -> None:
+    """Not only the board sends it back: the merge queue does, and its returns end in a state too."""
+    if state.returns > state.most_returns:
+        assert next_step(state).what not in {"mend", "retry", "back"}
 
 
 @given(state=STATES)

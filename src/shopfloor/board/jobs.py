@@ -1,19 +1,21 @@
 """The doors of the board: the loops that move tickets by themselves, end reviews in time and find what is blocked."""
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shopfloor.board import queries, service
-from shopfloor.board.rules import LIMITS, Column
+from shopfloor.board import flow_queries, service
+from shopfloor.board.queries import TicketNotFound
 from shopfloor.board.steps.advance import advance
-from shopfloor.board.steps.block import detect
+from shopfloor.board.steps.block import detect, undelivered
 from shopfloor.board.steps.integrate import take_in
 from shopfloor.board.steps.reviews import review
 from shopfloor.events import log as events
 from shopfloor.events.bus import Published
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
-from shopfloor.kit.errors import NotFound, Problem
+from shopfloor.kit.errors import NotFound, Problem, Unavailable
 from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.steps import Tools
 
@@ -39,6 +41,8 @@ HEAR = (
 )
 REVIEW_SECONDS = 1.0
 """How late a review's end may be noticed."""
+TOLD, SWEPT = 0, 1
+"""Whose turn is first: what happened goes before what is only looked at again."""
 MOST_STEPS = 50
 """Of one ticket in a row, before others have their turn."""
 AT_ONCE = 4
@@ -51,9 +55,10 @@ class Mover:
 
     tools: Tools
     background: Background
-    wanted: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
-    waiting: set[str] = field(default_factory=set)
-    """Tickets in `wanted`, so that each is there once."""
+    wanted: "asyncio.PriorityQueue[tuple[int, int, str]]" = field(default_factory=asyncio.PriorityQueue)
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Tickets in `wanted` and their turn, so that each has one."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     busy: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
     """Tickets that something happened to while they were looked after."""
@@ -67,18 +72,20 @@ class Mover:
         for number in range(AT_ONCE):
             self.background.keep(f"board_move_{number}", self._work)
 
-    def want(self, ticket_id: str) -> None:
-        """Have a ticket looked after soon."""
+    def want(self, ticket_id: str, *, turn: int = TOLD) -> None:
+        """Have a ticket looked after: soon when a fact tells of it, else when there is nothing to do for those."""
         if ticket_id in self.busy:
             self.again.add(ticket_id)
-        elif ticket_id not in self.waiting:
-            self.waiting.add(ticket_id)
-            self.wanted.put_nowait(ticket_id)
+        elif turn < self.waiting.get(ticket_id, turn + 1):
+            self.waiting[ticket_id] = turn
+            self.wanted.put_nowait((turn, next(self.numbers), ticket_id))
 
     async def _work(self) -> None:
         while True:
-            ticket_id = await self.wanted.get()
-            self.waiting.discard(ticket_id)
+            turn, _, ticket_id = await self.wanted.get()
+            if self.waiting.get(ticket_id) != turn:
+                continue  # it had an earlier turn
+            del self.waiting[ticket_id]
             self.busy.add(ticket_id)
             try:
                 await self.look_after(ticket_id)
@@ -103,9 +110,15 @@ class Mover:
 
     async def _integrate(self, ticket_id: str) -> None:
         async with self.tools.database.reading() as session:
-            made = await queries.deliveries(session, ticket_id)
+            made = await flow_queries.deliveries(session, ticket_id)
         for task_id in made:
-            await take_in(self.tools, ticket_id, task_id)
+            try:
+                await take_in(self.tools, ticket_id, task_id)
+            except (Unavailable, TicketNotFound):
+                raise
+            except Problem as problem:
+                await undelivered(self.tools, ticket_id, problem)
+                return
 
     async def _hear(self) -> None:
         async with self.tools.hub.subscribe(events.Filters(event_types=frozenset(HEAR))) as feed:
@@ -124,7 +137,7 @@ class Mover:
         left = payload.get("before") if event.event_type == "TICKET_TRANSITIONED" else None
         if left or event.event_type == "ticket.archived" or "merge_commit" in payload.get("changes", {}):
             async with self.tools.database.reading() as session:
-                for other in await queries.neighbours(session, payload["ticket_id"], left):
+                for other in await flow_queries.neighbours(session, payload["ticket_id"], left):
                     self.want(other)
 
     async def _reviewed(self, order_id: str) -> str | None:
@@ -141,13 +154,13 @@ class Mover:
 
     async def _look_around(self) -> None:
         async with self.tools.database.reading() as session:
-            for ticket_id in await queries.stirring(session, backlog=LIMITS[Column.ANALYZING]):
-                self.want(ticket_id)
+            for ticket_id in await flow_queries.stirring(session):
+                self.want(ticket_id, turn=SWEPT)
 
     async def _reviews(self) -> None:
         while True:
             async with self.tools.database.reading() as session:
-                due = await queries.review_due(session)
+                due = await flow_queries.review_due(session)
             if due:
                 async with self.tools.database.transaction() as session:
                     await service.time_out(session)

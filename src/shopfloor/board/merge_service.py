@@ -2,6 +2,8 @@
 
 from typing import Any, cast
 
+import sqlalchemy as sa
+
 from shopfloor.board import merge_queries as queries
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules.merging import MERGE, QUEUED, MergeState
@@ -31,6 +33,13 @@ async def enqueue(session: Session, ticket: Ticket) -> QueuedMerge:
     await session.flush()
     await _tell(session, row, "", row.reason)
     return row
+
+
+async def leave(session: Session, ticket_id: str, reason: str) -> None:
+    """Take a ticket out that is not being merged yet: what was queued is not what is wanted any more."""
+    mine = (QueuedMerge.ticket_id == ticket_id, QueuedMerge.state.in_([MergeState.WAITING, MergeState.CHECKING]))
+    for row in await session.scalars(sa.select(QueuedMerge).where(*mine).with_for_update()):
+        await step_merge(session, row, MergeState.LEFT, reason)
 
 
 async def step_merge(session: Session, row: QueuedMerge, to: MergeState, reason: str) -> None:

@@ -41,6 +41,8 @@ class Ticket(Base):
     blocked_who: Mapped[str | None] = mapped_column(sa.String(200))
     """Who said so: what the board found goes away by itself, what a person said does not."""
     blocked_at: Mapped[datetime | None]
+    unblocked_at: Mapped[datetime | None]
+    """When a person last said that nothing is in its way: what failed before is tried again."""
     approval: Mapped[str] = mapped_column(sa.String(20))
     approval_deadline: Mapped[datetime | None]
     approval_by: Mapped[str | None] = mapped_column(sa.String(200))
@@ -55,6 +57,8 @@ class Ticket(Base):
     head_commit: Mapped[str | None] = mapped_column(sa.String(64))
     """The newest commit of its branch; evidence counts on this one only."""
     change_id: Mapped[str | None] = mapped_column(sa.String(40))
+    offered: Mapped[str | None] = mapped_column(sa.String(64))
+    """The hash of what the forge was last told of its change: the same is not told again."""
     merge_commit: Mapped[str | None] = mapped_column(sa.String(64))
     conflicts: Mapped[list[Any]] = mapped_column(default=list)
     """Of `{with, paths}`: what its branch does not merge with, by the newest union check."""

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 
 from shopfloor.board.models import Ticket, TicketDependency, TicketMove
-from shopfloor.board.rules import ORDER, Approval, Column, How
+from shopfloor.board.rules import ORDER, Approval, Column
 from shopfloor.board.rules.fold import Card, Proof
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence.models import Criterion, Evidence
@@ -102,16 +103,21 @@ async def blocked_by(session: Session, ticket_id: str) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in await session.execute(query)]
 
 
-async def waited_for(session: Session, ticket_id: str) -> list[str]:
-    """The tickets of another's dependencies whose work is not in the base yet: not done, or not merged; archived ones aside."""
-    query = (
-        sa.select(Ticket.ticket_id)
-        .join(TicketDependency, TicketDependency.blocked_by == Ticket.ticket_id)
-        .where(TicketDependency.ticket_id == ticket_id, Ticket.archived_at.is_(None))
-        .where(sa.or_(Ticket.status != Column.DONE, sa.and_(Ticket.branch.is_not(None), Ticket.merge_commit.is_(None))))
-        .order_by(Ticket.ticket_id)
+def unmet(ticket_id: Any) -> sa.Select[Any]:
+    """The dependencies of a ticket whose work is not in the base yet: not done, or not merged; archived ones aside."""
+    other = aliased(Ticket)
+    return (
+        sa.select(other.ticket_id)
+        .join(TicketDependency, TicketDependency.blocked_by == other.ticket_id)
+        .where(TicketDependency.ticket_id == ticket_id, other.archived_at.is_(None))
+        .where(sa.or_(other.status != Column.DONE, sa.and_(other.branch.is_not(None), other.merge_commit.is_(None))))
+        .order_by(other.ticket_id)
     )
-    return list(await session.scalars(query))
+
+
+async def waited_for(session: Session, ticket_id: str) -> list[str]:
+    """The tickets that one waits for: their work is not in the base yet."""
+    return list(await session.scalars(unmet(ticket_id)))
 
 
 async def count_in(session: Session, project_id: str, column: str) -> int:
@@ -233,18 +239,6 @@ async def newest_move(session: Session, ticket_id: str) -> TicketMove | None:
     return await session.scalar(query)
 
 
-async def returns(session: Session, ticket_id: str) -> int:
-    """How often a ticket went back by itself since a person last moved it."""
-    mine = TicketMove.ticket_id == ticket_id
-    by_person = sa.select(sa.func.coalesce(sa.func.max(TicketMove.id), 0)).where(
-        mine, TicketMove.moved_by.like("person:%")
-    )
-    query = sa.select(sa.func.count()).where(
-        mine, TicketMove.how.in_([How.FAILED, How.REOPENED]), TicketMove.id > by_person.scalar_subquery()
-    )
-    return await session.scalar(query) or 0
-
-
 async def progress(session: Session, ticket: Ticket, own: Sequence[Task]) -> datetime:
     """When a ticket last got further: it moved, its branch did, a task of it began or was completed, something was proven."""
     proven = (
@@ -304,32 +298,6 @@ async def column_page(
     return paging.page((await session.scalars(paged)).all(), by=Ticket.rank, id_=Ticket.ticket_id, limit=limit)
 
 
-async def stirring(session: Session, *, backlog: int) -> list[str]:
-    """Tickets that may have somewhere to go: those of working columns, and the first of each autonomous project's backlog."""
-    live = (Ticket.archived_at.is_(None), Ticket.project_id == Project.project_id)
-    working = sa.select(Ticket.ticket_id).where(*live, Ticket.status.not_in([Column.BACKLOG, Column.DONE]))
-    place = sa.func.row_number().over(partition_by=Ticket.project_id, order_by=(Ticket.rank, Ticket.ticket_id))
-    waiting = (
-        sa.select(Ticket.ticket_id, place.label("place"))
-        .where(*live, Ticket.status == Column.BACKLOG, Project.autonomy, Ticket.is_blocked.is_(False))
-        .where(Ticket.approval.in_([Approval.NOT_REQUIRED, Approval.APPROVED]))
-        .subquery()
-    )
-    first = sa.select(waiting.c.ticket_id).where(waiting.c.place <= backlog)
-    return list(await session.scalars(working)) + list(await session.scalars(first))
-
-
-async def overdue(session: Session, seconds: float) -> Sequence[Ticket]:
-    """Tickets in working columns that did not get further for so many seconds, and are not blocked yet."""
-    query = sa.select(Ticket).where(
-        Ticket.archived_at.is_(None),
-        Ticket.is_blocked.is_(False),
-        Ticket.status.not_in([Column.BACKLOG, Column.DONE]),
-        Ticket.progressed_at <= db_time(-seconds),
-    )
-    return (await session.scalars(query.order_by(Ticket.progressed_at).limit(200))).all()
-
-
 async def cards(session: Session, tickets: Sequence[Ticket]) -> dict[str, Card]:
     """The tickets as the board shows them, in a number of statements that does not grow."""
     ticket_ids = [ticket.ticket_id for ticket in tickets]
@@ -345,34 +313,3 @@ async def cards(session: Session, tickets: Sequence[Ticket]) -> dict[str, Card]:
         )
         for ticket in tickets
     }
-
-
-async def deliveries(session: Session, ticket_id: str) -> list[str]:
-    """The completed tasks of a ticket whose work its branch has not taken in yet, oldest first."""
-    query = (
-        sa.select(Task.task_id)
-        .where(Task.ticket_id == ticket_id, Task.status == "completed", ~Task.gathered)
-        .order_by(Task.ended_at, Task.task_id)
-    )
-    return list(await session.scalars(query))
-
-
-async def neighbours(session: Session, ticket_id: str, left: str | None, *, limit: int = 20) -> list[str]:
-    """Tickets that may move because this one did: the first of the column before the one it left (None: any), and those that wait for it."""
-    ticket = await get(session, ticket_id)
-    query = sa.select(Ticket.ticket_id).where(Ticket.project_id == ticket.project_id, Ticket.archived_at.is_(None))
-    if left is not None:
-        query = query.where(Ticket.status == ORDER[max(0, ORDER.index(Column(left)) - 1)])
-    else:
-        query = query.where(Ticket.status != Column.DONE)
-    near = list(await session.scalars(query.order_by(Ticket.rank, Ticket.ticket_id).limit(limit)))
-    waiting = sa.select(TicketDependency.ticket_id).where(TicketDependency.blocked_by == ticket_id)
-    return [*near, *await session.scalars(waiting)]
-
-
-async def review_due(session: Session) -> bool:
-    """Whether a review's time is up."""
-    query = sa.select(Ticket.ticket_id).where(
-        Ticket.approval == Approval.PENDING_REVIEW, Ticket.approval_deadline <= db_time()
-    )
-    return await session.scalar(query.limit(1)) is not None

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from shopfloor.board import queries, rules
+from shopfloor.board import merge_service, queries, rules
 from shopfloor.board.models import Ticket, TicketDependency, TicketMove
 from shopfloor.board.rules import APPROVAL, MAY_COST, MOVES, Approval, BlockedClass, Column, How, flow
 from shopfloor.events import log as events
@@ -94,6 +94,7 @@ async def archive(session: Session, ticket: Ticket, *, reason: str) -> None:
     for task in await task_queries.of_ticket(session, ticket.ticket_id):
         if task.status in {"pending", "running"}:
             await tasks.cancel(session, task.task_id, reason="its ticket was archived")
+    await merge_service.leave(session, ticket.ticket_id, "its ticket was archived")
     ticket.archived_at = cast("Any", db_time())
     await _kept(session, ticket)
     await events.append(
@@ -119,7 +120,12 @@ async def record_move(
 ) -> None:
     """Put a ticket into another column, with its history and fact. Only steps.move, which asks the gates, calls this."""
     before = Column(ticket.status)
-    ticket.status = MOVES.step(before, Column(to))
+    after = MOVES.step(before, Column(to))
+    if before == Column.DONE:
+        await merge_service.leave(session, ticket.ticket_id, f"its ticket went back to {to}")
+    if ticket.merge_commit is not None and not rules.is_forward(before, to):
+        await _begin_anew(session, ticket)
+    ticket.status = after
     ticket.previous_status, ticket.reason = before, reason
     ticket.progressed_at = cast("Any", db_time())
     ticket.done_at = cast("Any", db_time() if to == Column.DONE else None)
@@ -131,6 +137,13 @@ async def record_move(
     await events.append(session, fact)
     await hold_right(session, ticket)
     logger.info("ticket_transitioned", ticket_id=ticket.ticket_id, **row, overridden=len(overridden))
+
+
+async def _begin_anew(session: Session, ticket: Ticket) -> None:
+    """Its branch is merged and gone: new work begins on a new one, and so do the tasks that wait."""
+    await set_union(session, ticket, behind=0, conflicts=())
+    await change(session, ticket, branch=None, base_commit=None, head_commit=None, change_id=None, merge_commit=None)
+    await tasks.set_base(session, ticket.ticket_id, None)
 
 
 async def decide(session: Session, ticket: Ticket, to: Approval, *, by: str, reason: str = "") -> None:
@@ -189,12 +202,14 @@ async def block(session: Session, ticket: Ticket, kind: BlockedClass, *, reason:
     return True
 
 
-async def unblock(session: Session, ticket: Ticket, *, reason: str) -> bool:
-    """Nothing is in its way any more; answers whether that is news."""
+async def unblock(session: Session, ticket: Ticket, *, reason: str, who: str = BOARD) -> bool:
+    """Nothing is in its way any more; answers whether that is news. When a person says so, what failed may be tried again."""
     if not ticket.is_blocked:
         return False
     ticket.is_blocked, ticket.blocked_class, ticket.blocked_reason = False, None, ""
     ticket.blocked_who = ticket.blocked_at = None
+    if who != BOARD:
+        ticket.unblocked_at = cast("Any", db_time())
     ticket.progressed_at = cast("Any", db_time())
     await _kept(session, ticket)
     fact = TicketUnblocked(ticket_id=ticket.ticket_id, project_id=ticket.project_id, reason=reason)
@@ -273,7 +288,10 @@ async def set_head(
     head_commit: str,
     why: str,
 ) -> bool:
-    """The ticket's branch stands at another commit: what was proven elsewhere is stale. Answers whether that is news."""
+    """The ticket's branch stands at another commit: what was proven elsewhere is stale. Answers whether that is news.
+
+    A ticket that was done with another head, and is not merged, is done no more: it goes back to building, to be proven anew.
+    """
     before = ticket.head_commit
     ticket.branch, ticket.base_branch, ticket.base_commit = branch, base_branch, base_commit
     ticket.head_commit = head_commit
@@ -294,11 +312,15 @@ async def set_head(
     )
     await events.append(session, fact)
     logger.info("ticket_head_moved", ticket_id=ticket.ticket_id, before=before, after=head_commit, why=why)
+    if ticket.status == Column.DONE and before is not None and ticket.merge_commit is None:
+        reason = f"its branch moved to {head_commit[:12]} ({why}): what is done is not proven there"
+        await record_move(session, ticket, Column.BUILDING, how=How.AUTO, by=BOARD, reason=reason)
     return True
 
 
-async def set_change(session: Session, ticket: Ticket, change_id: str) -> None:
-    """The ticket's branch was offered for review."""
+async def set_change(session: Session, ticket: Ticket, change_id: str, offered: str) -> None:
+    """The ticket's branch was offered for review; `offered` is the hash of what was said."""
+    ticket.offered = offered
     await change(session, ticket, change_id=change_id)
 
 

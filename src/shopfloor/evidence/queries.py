@@ -1,6 +1,6 @@
 """Reads of criteria, runs and the ledger: how things stand at a commit, in a number of statements that does not grow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +12,7 @@ from shopfloor.evidence.rules import OPEN, RunState, Stand, Verdict
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.engine import EngineRow
 from shopfloor.kit.errors import NotFound
+from shopfloor.projects.models import Project
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.rules import LIVE
 
@@ -167,7 +168,7 @@ async def waived(session: Session, criterion_id: str, commit: str, check_hash: s
 
 
 async def standings(session: Session, subjects: Mapping[str, str | None]) -> dict[str, list[Standing]]:
-    """How every criterion of each subject stands at the subject's commit. Three statements, however many there are."""
+    """How every criterion of each subject stands at the subject's commit. Four statements, however many there are."""
     found: dict[str, list[Standing]] = {subject_id: [] for subject_id in subjects}
     query = (
         sa.select(Criterion)
@@ -179,12 +180,13 @@ async def standings(session: Session, subjects: Mapping[str, str | None]) -> dic
         return found
     proofs = await _newest(session, subjects)
     running = await _running(session, subjects)
+    outdated = await _outdated(session, rows, proofs.values())
     for row in rows:
         commit = subjects[row.subject_id]
         here = proofs.get((row.criterion_id, commit)) if commit else None
         ever = here or proofs.get((row.criterion_id, None))
         stand = rules.stand(
-            (here.verdict, here.check_hash) if here else None,
+            (here.verdict, here.check_hash) if here and here.id not in outdated else None,
             ever=ever is not None,
             wanted_hash=row.check_hash,
             running=(row.criterion_id, commit) in running,
@@ -216,6 +218,25 @@ async def _newest(session: Session, subjects: Mapping[str, str | None]) -> dict[
         found[proof.criterion_id, proof.commit] = proof
         found[proof.criterion_id, None] = proof
     return found
+
+
+async def _outdated(session: Session, rows: Sequence[Criterion], proofs: Iterable[Proof]) -> set[int]:
+    """Findings of named tests that ran by another test_command than their project has now: another line proves another thing."""
+    tests = {row.criterion_id: row.check for row in rows if row.check and row.check["kind"] == "test"}
+    found = [proof for proof in proofs if proof.criterion_id in tests and proof.run_id]
+    if not found:
+        return set()
+    query = sa.select(CheckRun.run_id, CheckRun.checks, Project.test_command).join(
+        Project, Project.project_id == CheckRun.project_id
+    )
+    lines = {}
+    for run_id, checks, command in await session.execute(
+        query.where(CheckRun.run_id.in_({one.run_id for one in found}))
+    ):
+        for item in checks:
+            same = item["check"]["kind"] != "test" or item.get("line") == rules.shell_line(item["check"], command)
+            lines[run_id, item["criterion_id"]] = same
+    return {one.id for one in found if not lines.get((one.run_id, one.criterion_id), True)}
 
 
 async def _running(session: Session, subjects: Mapping[str, str | None]) -> set[tuple[str, str]]:

@@ -19,7 +19,7 @@ from shopfloor.board.schemas import (
     Transition,
 )
 from shopfloor.board.steps import context
-from shopfloor.board.steps.advance import request_checks
+from shopfloor.board.steps.advance import recheck, request_checks
 from shopfloor.board.steps.explain import explain
 from shopfloor.board.steps.move import move
 from shopfloor.evidence import queries as evidence
@@ -80,11 +80,13 @@ async def block_ticket(ticket_id: TicketId, house: Tooled, body: Block | None = 
 
 @router.post("/unblock")
 async def unblock_ticket(ticket_id: TicketId, house: Tooled, body: Said | None = None) -> TicketDetail:
-    """Nothing is in the ticket's way any more (TKT-07)."""
+    """Nothing is in the ticket's way any more (TKT-07): what failed is tried again, what could not be judged is checked anew."""
     said = body or Said()
     async with house.database.transaction() as session:
-        ticket = await queries.locked(session, ticket_id)
-        await service.unblock(session, ticket, reason=said.reason or f"{somebody(said.by)} said so")
+        project, ticket = await queries.locked_with_project(session, ticket_id)
+        who = somebody(said.by)
+        if await service.unblock(session, ticket, reason=said.reason or f"{who} said so", who=who):
+            await recheck(session, project, ticket)
         return await detail(session, ticket)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from shopfloor.board.rules import BACK, BlockedClass, Column, How, is_environment
+from shopfloor.board.rules import BACK, BlockedClass, Column, is_environment
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
@@ -23,6 +23,8 @@ class TaskSeen:
     ended_at: datetime | None
     title: str = ""
     reason: str = ""
+    gathered: bool = True
+    """What it made is in its ticket's branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,9 @@ class CriterionSeen:
     verdict: str
     automatic: bool
     reason: str = ""
+    found_at: datetime | None = None
+    errors: int = 0
+    """How often it could not be judged on this head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +54,13 @@ class State:
     blocked_at: datetime | None
     progressed_at: datetime
     entered_at: datetime
-    entered_how: str | None
-    """None: it was made there."""
+    sent_back_at: datetime | None
+    """When it was last sent back for work to be done anew, whoever did that; None: never, or it only has to be proven anew."""
+    sent_back_why: str
+    unblocked_at: datetime | None
+    """When a person last said that nothing is in its way: what failed before may be tried again."""
     returns: int
-    """How often it went back by itself since a person last moved it."""
+    """How often it went back by itself since a person last moved or unblocked it."""
     waits_for_tickets: bool
     head_commit: str | None
     tasks: Sequence[TaskSeen]
@@ -65,7 +73,7 @@ class Step:
     """What is to be done. Doing it twice is doing it once."""
 
     what: str
-    """hold, lift, make, mend, retry, check, back, block, unblock, forward or nothing."""
+    """hold, lift, make, mend, retry, check, recheck, back, block, unblock, forward or nothing."""
     task_ids: Sequence[str] = ()
     to: str | None = None
     kind: BlockedClass | None = None
@@ -73,6 +81,8 @@ class Step:
 
 
 NOTHING = Step(what="nothing")
+MOST_ERRORS = 2
+"""How often the board has a criterion checked anew that could not be judged, before somebody must look at the place."""
 
 
 def next_step(state: State) -> Step:
@@ -143,7 +153,8 @@ def _has_failed(state: State) -> bool:
 
 
 def _broke(state: State) -> bool:
-    return bool(_own(state, "failed")) or any(one.verdict == "error" for one in state.criteria)
+    lying = any(task.status == "completed" and not task.gathered for task in state.tasks)
+    return lying or bool(_own(state, "failed")) or any(one.verdict == "error" for one in state.criteria)
 
 
 def _silent(state: State) -> bool:
@@ -159,10 +170,11 @@ STILL = {
 
 
 def _failure(state: State) -> Step | None:
-    """A task of this column failed for good since the ticket came here."""
+    """A task of this column failed for good since the ticket came here, or a person cleared its way."""
     if not _acts(state):
         return None
-    failed = [task for task in _own(state, "failed") if task.ended_at is None or task.ended_at > state.entered_at]
+    since = max(state.entered_at, state.unblocked_at or state.entered_at)
+    failed = [task for task in _own(state, "failed") if task.ended_at is None or task.ended_at > since]
     if not failed:
         return None
     reason = f"task {failed[0].task_id} ({failed[0].title[:80]}) failed: {failed[0].reason}"[:2000]
@@ -183,21 +195,32 @@ def _tasks(state: State) -> Step | None:
     """The work of this column: made if there is none, tried again or mended if the ticket came back."""
     if not _acts(state):
         return None
-    if failed := _own(state, "failed"):
+    failed, came_back = _own(state, "failed"), _came_back(state)
+    if (failed or came_back) and state.returns > state.most_returns:
+        # What sends it back may be no criterion (the merge queue is none): only silence holds until somebody looks.
+        why = f"it went back {state.returns} times, somebody must look: {state.sent_back_why}"
+        return Step(what="block", kind=BlockedClass.WAITING_ON_CLARIFICATION, reason=why[:2000])
+    if failed:
         return Step(what="retry", task_ids=[task.task_id for task in failed], reason="its ticket is here again")
-    if state.status != Column.BUILDING:
-        return None
-    own = _own(state, "pending", "running", *ENDED)
-    if not own:
+    if state.status == Column.BUILDING and not _own(state, "pending", "running", *ENDED):
         return Step(what="make")
-    came_back = state.entered_how in {How.FAILED, How.REOPENED}
-    if came_back and not any(task.created_at >= state.entered_at or _tried_since(state, task) for task in own):
-        return Step(what="mend")
-    return None
+    return Step(what="mend", reason=state.sent_back_why) if came_back else None
 
 
-def _tried_since(state: State, task: TaskSeen) -> bool:
-    return task.status not in ENDED or (task.ended_at is not None and task.ended_at > state.entered_at)
+def _came_back(state: State) -> bool:
+    """It was sent back into this column, or on its way to building before it, and no task was made or ended since."""
+    at = state.sent_back_at
+    if at is None or not (
+        state.status == Column.BUILDING or (state.status == Column.BUILDING_DONE and at >= state.entered_at)
+    ):
+        return False
+    return not any(
+        task.created_at >= at or _tried_since(at, task) for task in _own(state, "pending", "running", *ENDED)
+    )
+
+
+def _tried_since(at: datetime, task: TaskSeen) -> bool:
+    return task.status not in ENDED or (task.ended_at is not None and task.ended_at > at)
 
 
 def _evidence(state: State) -> Step | None:
@@ -211,10 +234,17 @@ def _evidence(state: State) -> Step | None:
     if failed := [one for one in state.criteria if one.verdict == "failed"]:
         named = "; ".join(f"{one.text[:120]!r}: {one.reason[:300]}" for one in failed[:5])
         return _back(state, f"{len(failed)} criteria do not hold: {named}"[:2000])
-    if broken := [one for one in state.criteria if one.verdict == "error"]:
+    if any(one.automatic and one.verdict == "error" and one.errors <= MOST_ERRORS for one in state.criteria):
+        return Step(what="recheck")
+    if broken := [one for one in state.criteria if one.verdict == "error" and _stands(state, one)]:
         reason = f"{broken[0].text[:120]!r} could not be judged: {broken[0].reason[:300]}"
         return Step(what="block", kind=BlockedClass.ENVIRONMENT, reason=reason)
     return None
+
+
+def _stands(state: State, one: CriterionSeen) -> bool:
+    """No person cleared the way since it was found."""
+    return state.unblocked_at is None or one.found_at is None or one.found_at > state.unblocked_at
 
 
 def _forward(state: State) -> Step | None:

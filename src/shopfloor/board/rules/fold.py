@@ -94,7 +94,14 @@ def _approval(card: Card, payload: Mapping[str, Any]) -> Card:
 
 
 def _changed(card: Card, payload: Mapping[str, Any]) -> Card:
-    return replace(card, **{name: value for name, value in payload["changes"].items() if name in SHOWN})
+    changes = payload["changes"]
+    card = replace(card, **{name: value for name, value in changes.items() if name in SHOWN})
+    if "head_commit" in changes:  # its branch is merged and gone, and with it what was proven there
+        criteria = {key: Proof(proof.wanted) for key, proof in card.criteria.items()}
+        card = replace(
+            card, branch=changes.get("branch", card.branch), head_commit=changes["head_commit"], criteria=criteria
+        )
+    return card
 
 
 def _archived(_card: Card, _payload: Mapping[str, Any]) -> None:

@@ -18,9 +18,11 @@ READS_COMMIT = frozenset({"artifact", "change"})
 
 
 def gates_of(settings: Mapping[str, Any], column: str) -> list[dict[str, Any]]:
-    """The gates of a column: the project's own, else the board's."""
+    """The gates of a column: the project's own, else the board's. Evidence stands before done whatever a project says."""
     given = settings.get(column)
-    return list(DEFAULTS.get(column, []) if given is None else given)
+    gates = list(DEFAULTS.get(column, []) if given is None else given)
+    proven = column != Column.TESTING or any(gate["kind"] == "evidence" for gate in gates)
+    return gates if proven else [*gates, {"kind": "evidence"}]
 
 
 def wants_commit(gates: Iterable[Mapping[str, Any]]) -> bool:

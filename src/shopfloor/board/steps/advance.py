@@ -1,9 +1,9 @@
 """One step of a ticket by itself: what `rules.flow` says from the tables, done once however often it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shopfloor.board import queries, service
+from shopfloor.board import flow_queries, queries, service
 from shopfloor.board.models import Ticket
 from shopfloor.board.rules import BlockedClass, Column, How
 from shopfloor.board.rules.flow import CriterionSeen, State, Step, TaskSeen, next_step
@@ -63,7 +63,10 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
     """How things stand with a ticket, by the tables."""
     own = await task_queries.of_ticket(session, ticket.ticket_id)
     standings = (await evidence.standings(session, {ticket.ticket_id: ticket.head_commit}))[ticket.ticket_id]
+    errors = await flow_queries.errors(session, ticket)
     newest = await queries.newest_move(session, ticket.ticket_id)
+    back = await flow_queries.newest_return(session, ticket.ticket_id)
+    anew = back if back and back.how != How.AUTO else None
     return State(
         status=ticket.status,
         autonomous=project.autonomy,
@@ -74,8 +77,10 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
         blocked_at=ticket.blocked_at,
         progressed_at=await queries.progress(session, ticket, own),
         entered_at=newest.created_at if newest else ticket.created_at,
-        entered_how=newest.how if newest else None,
-        returns=await queries.returns(session, ticket.ticket_id),
+        sent_back_at=anew.created_at if anew else None,
+        sent_back_why=anew.reason if anew else "",
+        unblocked_at=ticket.unblocked_at,
+        returns=await flow_queries.returns(session, ticket),
         waits_for_tickets=bool(await queries.waited_for(session, ticket.ticket_id)),
         head_commit=ticket.head_commit,
         tasks=[_seen(task) for task in own],
@@ -85,6 +90,8 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
                 verdict=str(one.verdict),
                 automatic=evidence_rules.automatic(one.criterion.check),
                 reason=one.evidence.reason if one.evidence else "",
+                found_at=one.evidence.created_at if one.evidence else None,
+                errors=errors.get(one.criterion.criterion_id, 0),
             )
             for one in standings
         ],
@@ -103,6 +110,7 @@ def _seen(task: Task) -> TaskSeen:
         ended_at=task.ended_at,
         title=task.title,
         reason=task.reason,
+        gathered=task.gathered,
     )
 
 
@@ -120,10 +128,9 @@ async def _make(tools: Tools, session: Session, project: Project, ticket: Ticket
 
 async def _mend(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
     """The task of a ticket that came back: what failed, and to mend it."""
-    del step
     criteria = await evidence.criteria(session, ticket.ticket_id)
     told = (
-        f"The work so far does not hold:\n{fenced(ticket.reason[:4000])}\nGo on from what is there, and mend the cause."
+        f"The work so far does not hold:\n{fenced(step.reason[:4000])}\nGo on from what is there, and mend the cause."
     )
     text = f"{told}\n\n{_told(ticket, [one.text for one in criteria])}"
     await _create(tools, session, project, ticket, f"Mend: {ticket.title}", text)
@@ -160,8 +167,31 @@ async def _check(tools: Tools, session: Session, project: Project, ticket: Ticke
     await request_checks(session, project, ticket)
 
 
-async def request_checks(session: Session, project: Project, ticket: Ticket, *, again: bool = False) -> Any:
-    """Have the ticket's criteria checked on its head; answers the run, or None when there is nothing to find out."""
+async def _recheck(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
+    del tools, step
+    await recheck(session, project, ticket)
+
+
+async def recheck(session: Session, project: Project, ticket: Ticket) -> None:
+    """Have those criteria checked anew that could not be judged on the ticket's head."""
+    standings = (await evidence.standings(session, {ticket.ticket_id: ticket.head_commit}))[ticket.ticket_id]
+    unjudged = [
+        {"criterion_id": one.criterion.criterion_id, "check": one.criterion.check, "text": one.criterion.text}
+        for one in standings
+        if one.verdict == evidence_rules.Stand.ERROR and evidence_rules.automatic(one.criterion.check)
+    ]
+    await request_checks(session, project, ticket, of=unjudged)
+
+
+async def request_checks(
+    session: Session,
+    project: Project,
+    ticket: Ticket,
+    *,
+    again: bool = False,
+    of: Sequence[Mapping[str, Any]] | None = None,
+) -> Any:
+    """Have the ticket's criteria (or the checks given) made on its head; answers the run, or None when there is nothing to find out."""
     if ticket.head_commit is None or ticket.base_commit is None:
         return None
     return await checks.request_run(
@@ -171,6 +201,7 @@ async def request_checks(session: Session, project: Project, ticket: Ticket, *, 
         project=project,
         base_commit=ticket.base_commit,
         commit=ticket.head_commit,
+        checks=of,
         again=again,
     )
 
@@ -192,6 +223,7 @@ DOES = {
     "mend": _mend,
     "retry": _retry,
     "check": _check,
+    "recheck": _recheck,
     "block": _block,
     "unblock": _unblock,
 }

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from shopfloor.board import queries, rules, service
+from shopfloor.board import flow_queries, queries, rules, service
 from shopfloor.board.models import Ticket
 from shopfloor.board.rules import BlockedClass
 from shopfloor.board.rules.flow import State
 from shopfloor.board.service import BOARD
 from shopfloor.board.steps.advance import state_of
 from shopfloor.kit.db import Session
+from shopfloor.kit.errors import Problem
 from shopfloor.projects.models import Project
 from shopfloor.tasks import service as tasks
 from shopfloor.workorders.steps import Tools
@@ -21,7 +22,7 @@ async def detect(tools: Tools, *, seconds: float | None = None) -> list[Ticket]:
     """Block every ticket that stood still for `seconds` (else the setting) and has a cause; answers those (TKT-14)."""
     still = tools.settings.board.blocking_seconds if seconds is None else seconds
     async with tools.database.reading() as session:
-        found = [ticket.ticket_id for ticket in await queries.overdue(session, still)]
+        found = [ticket.ticket_id for ticket in await flow_queries.overdue(session, still)]
     return [ticket for ticket_id in found if (ticket := await _judge(tools, ticket_id, still))]
 
 
@@ -39,6 +40,15 @@ async def _judge(tools: Tools, ticket_id: str, still: float) -> Ticket | None:
         if kind == BlockedClass.FAILING_CHECKS and project.autonomy and tools.settings.board.remedy:
             await _remedy(tools, session, project, ticket)
         return ticket
+
+
+async def undelivered(tools: Tools, ticket_id: str, problem: Problem) -> None:
+    """What a task made cannot be brought into its ticket's branch: said on the card, until it was brought in."""
+    async with tools.database.transaction() as session:
+        ticket = await queries.locked(session, ticket_id)
+        if not ticket.is_blocked and ticket.archived_at is None:
+            reason = f"its branch does not take in what was made: {problem.message} {problem.hint}".strip()
+            await service.block(session, ticket, BlockedClass.ENVIRONMENT, reason=reason[:2000], who=BOARD)
 
 
 def _cause(ticket: Ticket, state: State) -> tuple[BlockedClass, str] | None:

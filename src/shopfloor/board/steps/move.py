@@ -107,7 +107,7 @@ async def _spoken(session: Session, ticket: Ticket, by: str) -> None:
     """The board waited for somebody to say something: a person who moves the ticket has."""
     waits = ticket.blocked_class == BlockedClass.WAITING_ON_CLARIFICATION and ticket.blocked_who == service.BOARD
     if ticket.is_blocked and waits and by != service.BOARD:
-        await service.unblock(session, ticket, reason=f"{by} moved it")
+        await service.unblock(session, ticket, reason=f"{by} moved it", who=by)
 
 
 async def _check(

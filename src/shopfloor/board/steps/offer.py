@@ -1,5 +1,8 @@
 """A ticket's branch as a change for review, with the table of what is proven. Asked for twice it happens once."""
 
+import hashlib
+import json
+
 from shopfloor.board import queries, service
 from shopfloor.evidence import queries as evidence
 from shopfloor.forges import queries as changes
@@ -23,26 +26,29 @@ async def offer(tools: Tools, ticket_id: str) -> Change | None:
         table = await evidence.evidence_table(session, ticket_id, ticket.head_commit)
         there = await changes.get(session, ticket.change_id) if ticket.change_id else None
         standing = await evidence.proven(session, ticket_id, ticket.head_commit)
-    offered = there is not None and there.head_commit == ticket.head_commit
-    if there is not None and (there.state != ChangeState.OPEN or (offered and not standing)):
-        return there
+    fields = {
+        "work_order_id": ticket_id,
+        "repository_url": project.repository_url,
+        "base_branch": ticket.base_branch,
+        "base_commit": ticket.base_commit,
+        "head_branch": ticket.branch,
+        "head_commit": ticket.head_commit,
+        "title": ticket.title,
+        "body": ticket.description,
+    }
+    said = json.dumps([fields, table, ticket.github_issue_number])
+    offered = hashlib.sha256(said.encode()).hexdigest()
+    if there is not None:
+        same_head = there.head_commit == ticket.head_commit
+        if there.state != ChangeState.OPEN or (same_head and (not standing or ticket.offered == offered)):
+            return there
     try:
         change = await tools.repositories.forge(project.repository_url).open_change(
-            tools.database,
-            issue=ticket.github_issue_number,
-            evidence=table,
-            work_order_id=ticket_id,
-            repository_url=project.repository_url,
-            base_branch=ticket.base_branch,
-            base_commit=ticket.base_commit,
-            head_branch=ticket.branch,
-            head_commit=ticket.head_commit,
-            title=ticket.title,
-            body=ticket.description,
+            tools.database, issue=ticket.github_issue_number, evidence=table, **fields
         )
     except Problem as problem:
         logger.warning("ticket_offer_failed", ticket_id=ticket_id, code=problem.code, reason=problem.message)
         return None
     async with tools.database.transaction() as session:
-        await service.set_change(session, await queries.locked(session, ticket_id), change.change_id)
+        await service.set_change(session, await queries.locked(session, ticket_id), change.change_id, offered)
     return change
