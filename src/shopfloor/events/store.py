@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import asyncpg
 
-from shopfloor.kit.db import Database, sqlite_pragmas
+from shopfloor.kit.db import Database, sqlite_pragmas, to_its_end
 
 
 class Row(NamedTuple):
@@ -59,7 +59,7 @@ class SqliteStore:
     async def write(self, batches: Sequence[Sequence[Row]]) -> list[int]:
         """Store all batches in one commit."""
         async with self._database.write_lock:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batches)
+            return await to_its_end(asyncio.get_running_loop().run_in_executor(self._thread, self._write, batches))
 
     async def close(self) -> None:
         """Close the connection and end the thread."""

@@ -3,16 +3,16 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, AsyncSessionTransaction, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -122,6 +122,19 @@ def _passes(error: Exception) -> bool:
     return False
 
 
+async def to_its_end[T](work: Awaitable[T]) -> T:
+    """The result of work that must not stop half way: a cancellation is kept, and raised when the work has ended."""
+    running, cancelled = asyncio.ensure_future(work), None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled from None if running.cancelled() else running.exception()
+    return running.result()
+
+
 class _NoLock:
     """PostgreSQL orders its own writers."""
 
@@ -130,6 +143,16 @@ class _NoLock:
 
     async def __aexit__(self, *_: object) -> None:
         return None
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """A connection that is free of locks when it is closed, whatever it was doing."""
+
+    def close(self) -> None:
+        """Roll back, then close: SQLite keeps a connection closed in the middle of a SELECT, locks and all, until its last cursor goes."""
+        with suppress(sqlite3.Error):  # closed before, or beyond saving
+            self.rollback()
+        super().close()
 
 
 class _Alone:
@@ -190,18 +213,24 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One write transaction: committed at the end, rolled back by any exception. Do no I/O but SQL inside."""
         async with self.write_lock, self._reached(), AsyncSession(self.writer, expire_on_commit=False) as session:
-            async with session.begin():
+            begun = await session.begin().__aenter__()
+            try:
                 yield session
-            gathered = session.info
+            except BaseException as error:
+                await to_its_end(begun.__aexit__(type(error), error, error.__traceback__))
+                raise
+            await to_its_end(self._commit(session, begun))
+
+    async def _commit(self, session: AsyncSession, begun: AsyncSessionTransaction) -> None:
+        await begun.__aexit__(None, None, None)
         for tell in self.on_commit:
-            tell(gathered)
+            tell(session.info)
 
     async def at_once(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
         """The first row of one writing statement of SQLite, a transaction by itself, past all layers: for what somebody waits for."""
         async with self.write_lock:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._alone.thread, self._alone.run, statement, parameters
-            )
+            loop = asyncio.get_running_loop()
+            return await to_its_end(loop.run_in_executor(self._alone.thread, self._alone.run, statement, parameters))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -253,7 +282,7 @@ def _sqlite_engine(url: sa.URL, *, pool_size: int, begin: str) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         poolclass=sa.AsyncAdaptedQueuePool,
-        connect_args={"isolation_level": None},
+        connect_args={"isolation_level": None, "factory": _SqliteConnection},
     )
 
     @sa.event.listens_for(engine.sync_engine, "connect")
