@@ -107,6 +107,12 @@ async def judged_after_merge(session: Session) -> list[tuple[Ticket, CheckRun]]:
     return [(row[0], row[1]) for row in await session.execute(query)]
 
 
+async def batch_of(session: Session, run_id: str) -> int:
+    """How many tickets were merged together for a run of checks, those who left since too."""
+    mine = sa.select(sa.func.count()).select_from(QueuedMerge).where(QueuedMerge.run_id == run_id)
+    return await session.scalar(mine) or 0
+
+
 async def runs_of(session: Session, run: CheckRun) -> int:
     """How often this was checked."""
     same = (CheckRun.subject_id == run.subject_id, CheckRun.commit == run.commit, CheckRun.purpose == run.purpose)

@@ -168,25 +168,33 @@ async def _judge(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) ->
     async with tools.database.reading() as session:
         run = await session.get(CheckRun, rows[0].run_id or "")
         tries = await merge_queries.runs_of(session, run) if run else 0
+        whole = run is not None and await merge_queries.batch_of(session, run.run_id) == len(rows)
     if run is not None and run.verdict is None:
         return False
     together = [row for row in rows if row.run_id == rows[0].run_id]
     async with tools.database.transaction() as session:
-        if run is not None and run.verdict == "error":
+        if run is None or not whole:
+            for row in together:
+                await _again(session, row, row.batch, "another of its batch was taken out: checked without that one")
+        elif run.verdict == "error":
             await _judged_again(session, project, together, run, tries)
-            return True
-        for row in together:
-            await _decided(session, row, run, len(together))
+        else:
+            for row in together:
+                await _decided(session, row, run, len(together))
     return True
 
 
-async def _decided(session: Session, row: QueuedMerge, run: CheckRun | None, together: int) -> None:
-    why = run.reason if run else "its check is gone"
-    if run is not None and run.verdict == "passed":
+async def _again(session: Session, row: QueuedMerge, batch: int, why: str) -> None:
+    waiting = await _move(session, row.id, MergeState.WAITING, why)
+    waiting.batch, waiting.candidate, waiting.run_id = batch, None, None
+
+
+async def _decided(session: Session, row: QueuedMerge, run: CheckRun, together: int) -> None:
+    why = run.reason
+    if run.verdict == "passed":
         await _move(session, row.id, MergeState.MERGING, "the merged result passed its checks")
     elif together > 1:
-        again = await _move(session, row.id, MergeState.WAITING, f"failed with others, tried in a smaller batch: {why}")
-        again.batch, again.candidate, again.run_id = halved(together), None, None
+        await _again(session, row, halved(together), f"failed with others, tried in a smaller batch: {why}")
     else:
         await _move(session, row.id, MergeState.REFUSED, f"merged with its base it does not pass: {why}")
 
