@@ -5,9 +5,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from shopfloor.board import flow_queries
+from shopfloor.board.jobs import Mover
+from shopfloor.board.models import Ticket
 from shopfloor.board.steps.advance import advance
 from shopfloor.board.steps.block import detect
 from shopfloor.evidence.models import CheckRun
+from shopfloor.kit.background import Background
+from shopfloor.kit.db import db_time
 from tests.board.desk import Desk
 
 CRITERION = {"text": "It holds", "check": {"kind": "command", "command": "true"}}
@@ -62,6 +67,28 @@ async def test_a_ticket_that_is_not_approved_makes_no_task(desk: Desk) -> None:
     await desk.post("/tickets/approve", {"ticket_id": ticket})
     await rest(desk, ticket)
     assert await desk.status(ticket) == "building"
+
+
+async def test_the_mover_ends_a_review_when_its_time_is_up(desk: Desk) -> None:
+    """It sleeps until then, not past it: at most ten seconds, as no review is shorter than a minute."""
+    ticket = await desk.ticket(require_approval=True)
+    async with desk.database.reading() as session:
+        left = await flow_queries.review_ends(session)
+    assert left is not None
+    assert 60 < left <= 1800
+    async with desk.database.transaction() as session:
+        await session.execute(sa.update(Ticket).values(approval_deadline=db_time(-1)))
+    background = Background()
+    mover = Mover(desk.tools, background)
+    background.keep("reviews", mover._reviews)
+    try:
+        async with asyncio.timeout(30):
+            while (await desk.get(f"/tickets/{ticket}"))["approval"] != "timed_out":
+                pass
+    finally:
+        await background.close()
+    async with desk.database.reading() as session:
+        assert await flow_queries.review_ends(session) is None
 
 
 async def test_a_failed_task_sends_its_ticket_back_and_is_tried_again(desk: Desk) -> None:

@@ -123,9 +123,8 @@ async def neighbours(session: Session, ticket_id: str, left: str | None) -> list
     return [*near, *await session.scalars(waiting)]
 
 
-async def review_due(session: Session) -> bool:
-    """Whether a review's time is up."""
-    query = sa.select(Ticket.ticket_id).where(
-        Ticket.approval == Approval.PENDING_REVIEW, Ticket.approval_deadline <= db_time()
-    )
-    return await session.scalar(query.limit(1)) is not None
+async def review_ends(session: Session) -> float | None:
+    """Seconds until the next review's time is up; None when nothing waits for approval."""
+    query = sa.select(sa.func.min(Ticket.approval_deadline), db_time())
+    earliest, here = (await session.execute(query.where(Ticket.approval == Approval.PENDING_REVIEW))).one()
+    return None if earliest is None else (earliest - here).total_seconds()

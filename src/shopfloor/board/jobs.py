@@ -39,8 +39,8 @@ HEAR = (
     "project.changed",
     "work_order.finished",
 )
-REVIEW_SECONDS = 1.0
-"""How late a review's end may be noticed."""
+REVIEW_SECONDS = 10.0
+"""How often reviews are looked for: none is shorter than a minute, and one that is known is ended on time."""
 TOLD, SWEPT = 0, 1
 """Whose turn is first: what happened goes before what is only looked at again."""
 MOST_STEPS = 50
@@ -160,11 +160,11 @@ class Mover:
     async def _reviews(self) -> None:
         while True:
             async with self.tools.database.reading() as session:
-                due = await flow_queries.review_due(session)
-            if due:
+                left = await flow_queries.review_ends(session)
+            if left is not None and left <= 0:
                 async with self.tools.database.transaction() as session:
                     await service.time_out(session)
-            await asyncio.sleep(REVIEW_SECONDS)
+            await asyncio.sleep(REVIEW_SECONDS if left is None else min(REVIEW_SECONDS, max(0.5, left)))
 
     async def _blocking(self) -> None:
         while True:

@@ -135,7 +135,7 @@ class Board(BaseModel):
     duplicate_candidates: int = Field(5, ge=1, le=50)
     most_returns: int = Field(3, ge=0)
     """How often a ticket goes back by itself because something failed, before it waits for a person."""
-    sweep_seconds: float = Field(3, gt=0)
+    sweep_seconds: float = Field(5, gt=0)
     """How often the board looks for what nobody told it."""
 
 

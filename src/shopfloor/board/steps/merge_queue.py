@@ -25,7 +25,7 @@ from shopfloor.workorders.steps import Tools
 
 logger = log.get(__name__)
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 20.0
 PURPOSE, AFTERWARDS, QUEUE = "union", "merged", "merge queue"
 WAKING = frozenset({"merge_queue.changed", "check_run.state_changed", "change.merged", "TICKET_TRANSITIONED"})
 
