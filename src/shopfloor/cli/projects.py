@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 PATH = "/api/v1/projects"
 Name = Annotated[str, typer.Argument(metavar="PROJECT", help="A project's name or id.")]
-Said = Callable[..., None]
+Command = Callable[..., None]
 SETTINGS: dict[str, Any] = {
     "agent": Annotated[str | None, typer.Option(help="Agent profile of its work orders.")],
     "sandbox": Annotated[str | None, typer.Option(help="Sandbox type of its work orders.")],
@@ -54,7 +54,7 @@ class BadSetting(Malformed):
     """A setting cannot be read."""
 
 
-def with_settings(command: Said) -> Said:
+def with_settings(command: Command) -> Command:
     """Give a command an option for each setting; it gets those that were named as keywords."""
     own = inspect.signature(command)
     plain = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -62,7 +62,7 @@ def with_settings(command: Said) -> Said:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
         for name, kind in SETTINGS.items()
     ]
-    command.__signature__ = own.replace(parameters=[*plain, *options])  # type: ignore[attr-defined]
+    cast("Any", command).__signature__ = own.replace(parameters=[*plain, *options])
     command.__annotations__ |= SETTINGS
     return command
 

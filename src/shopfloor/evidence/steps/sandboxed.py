@@ -18,8 +18,6 @@ from shopfloor.evidence import rules
 from shopfloor.evidence.models import CheckRun
 from shopfloor.evidence.queries import Finding
 from shopfloor.evidence.steps import Bench
-from shopfloor.forges.mirrors import golden
-from shopfloor.forges.mirrors.mirror import has
 from shopfloor.kit import git
 from shopfloor.kit.errors import Misconfigured
 from shopfloor.sandboxes.port import Adapter, Checkout, Gate, Isolation, Life, SandboxInfo, SandboxSpec
@@ -95,7 +93,7 @@ async def _spec(bench: Bench, adapter: Adapter, run: CheckRun, item: Mapping[str
         raise NotIsolated(f"sandbox type {adapter.name!r} does not isolate what runs in it")
     assert run.sandbox_id
     url = run.repository_url
-    ground = await _ground(bench, url, run.commit, adapter.owner)
+    ground = await bench.repositories.golden(url, run.commit, adapter.owner)
     await bench.repositories.pin(url, ground, run.sandbox_id)
     return SandboxSpec(
         sandbox_id=run.sandbox_id,
@@ -134,14 +132,6 @@ def _write_word(place: Path, word: str, owner: tuple[int, int] | None) -> None:
     place.chmod(0o600)
     if owner:
         os.chown(place, *owner)
-
-
-async def _ground(bench: Bench, url: str, commit: str, owner: tuple[int, int] | None) -> Path:
-    """The checkout of a commit that the origin has, or that only our own orders and merges have so far."""
-    place = bench.repositories.place(url)
-    if not await has(place.mirror, commit) and await has(place.orders, commit):
-        return await golden.make(place, commit, owner)
-    return await bench.repositories.golden(url, commit, owner)
 
 
 async def _keep(bench: Bench, output: bytes) -> str | None:
