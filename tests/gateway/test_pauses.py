@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from shopfloor.gateway import accounts, queries
+from shopfloor.gateway import accounts, queries, service
 from shopfloor.gateway.models import ModelGrant
 from shopfloor.gateway.steps import Gateway
 from shopfloor.gateway.steps.relay import Call, relay
@@ -36,13 +36,18 @@ async def test_what_was_read_before_a_pause_does_not_undo_it(
 ) -> None:
     """The second call read "not paused", and is slow to hear it; the first is told to come back later in between."""
     replies = [limited(RESET)]
-    released, really = asyncio.Event(), queries.pause_of
+    read, written, really, keep = asyncio.Event(), asyncio.Event(), queries.pause_of, service.pause
 
     async def slow(*given: Any) -> Any:
         found = await really(*given)
         monkeypatch.setattr(queries, "pause_of", really)
-        await released.wait()
+        read.set()
+        await written.wait()
         return found
+
+    async def pause(*given: Any) -> None:
+        await keep(*given)
+        written.set()
 
     with Upstream() as upstream:
         upstream.answer = lambda seen: replies.pop() if replies else whole(seen.path)
@@ -51,21 +56,12 @@ async def test_what_was_read_before_a_pause_does_not_undo_it(
         )
         gateway = Gateway(settings=settings, database=database, background=Background(), host_id="host-1")
         monkeypatch.setattr(queries, "pause_of", slow)
+        monkeypatch.setattr(service, "pause", pause)
         second = asyncio.create_task(relay(gateway, call(settings), stays))
-        while queries.pause_of is slow:
-            await asyncio.sleep(0)
-        first = asyncio.create_task(relay(gateway, call(settings), stays))
-        while not await _paused(database):
-            await asyncio.sleep(0.01)
-        released.set()
-        await asyncio.gather(first, second)
+        await read.wait()
+        await asyncio.gather(second, relay(gateway, call(settings), stays))
         await gateway.background.close()
         await gateway.http.aclose()
         limited_at, *later = [seen.at for seen in upstream.seen]
     assert len(later) == 2
     assert min(later) - limited_at >= RESET
-
-
-async def _paused(database: Database) -> bool:
-    async with database.reading() as session:
-        return bool(await queries.pauses(session))

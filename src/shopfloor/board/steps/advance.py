@@ -141,6 +141,7 @@ async def _create(tools: Tools, session: Session, project: Project, ticket: Tick
         session,
         project_id=project.project_id,
         ticket_id=ticket.ticket_id,
+        spec_id=ticket.spec_id,
         phase=ticket.status,
         title=title[:500],
         description=text,

@@ -113,8 +113,8 @@ async def _start(
 async def _order(session: Session, task: Task, columns: dict[str, Any]) -> WorkOrder:
     """The task's order: a new one, or the one that failed, which keeps its branch, its commits and its conversation."""
     if task.work_order_id is None:
-        mine: dict[str, Any] = {"task_id": task.task_id, "ticket_id": task.ticket_id, "offers": task.ticket_id is None}
-        return await workorders.create(session, **columns, **mine)
+        mine = {"task_id": task.task_id, "ticket_id": task.ticket_id, "spec_id": task.spec_id}
+        return await workorders.create(session, **columns, **mine, offers=task.ticket_id is None)
     order = await orders.locked(session, task.work_order_id)
     if order.status in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
         how = {name: columns[name] for name in ("agent", "model", "account")}
