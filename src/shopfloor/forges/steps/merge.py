@@ -11,7 +11,7 @@ from shopfloor.forges.rules import CHANGE, ChangeState
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import log
 from shopfloor.kit.db import Database
-from shopfloor.kit.errors import Conflict, NotFound, Problem
+from shopfloor.kit.errors import Conflict, NotFound, Problem, Unavailable
 
 logger = log.get(__name__)
 
@@ -98,6 +98,18 @@ async def delete_branch(database: Database, repositories: Repositories, change_i
         raise StillOpen("another open change stands on this branch", hint="Merge or close that one first.")
     await repositories.delete_branch(draft.repository_url, draft.head_branch, draft.head_commit)
     return change
+
+
+async def clear(database: Database, repositories: Repositories, change: Change) -> None:
+    """Remove the branch of a change that was merged on its forge, if the operator wants that. Raises Unavailable; what else keeps it is told."""
+    if change.state != ChangeState.MERGED or not repositories.tidy(change.repository_url):
+        return
+    try:
+        await delete_branch(database, repositories, change.change_id)
+    except Unavailable:
+        raise
+    except Problem as problem:
+        logger.warning("change_branch_kept", change_id=change.change_id, reason=f"{problem.message} {problem.hint}")
 
 
 async def close(database: Database, repositories: Repositories, change_id: str) -> Change:

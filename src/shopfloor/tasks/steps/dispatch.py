@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.errors import Problem, Unavailable
@@ -15,7 +16,6 @@ from shopfloor.workorders.rules import OrderStatus
 from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
 from shopfloor.workorders.steps import Claimed, Claimer, Tools
 from shopfloor.workorders.steps.prepare import look_ahead
-from shopfloor.workorders.steps.react import fenced
 from shopfloor.workorders.steps.terms import terms
 
 logger = log.get(__name__)
