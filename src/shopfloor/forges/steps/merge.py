@@ -21,6 +21,8 @@ CLOSE_SECONDS = 30.0
 """Seconds that a close waits for the origin, when a merge may have been pushed."""
 LOOK_SECONDS = 4.0
 """Seconds that a look waits for the origin; after that it answers what was found out before."""
+NOTICE_SECONDS = 10.0
+"""Seconds that who was told of an end waits for somebody else who is writing it down."""
 FRESH_SECONDS = 2.0
 """A verdict of the last seconds is answered as it is."""
 
@@ -150,9 +152,9 @@ async def noticed(database: Database, repositories: Repositories, change_id: str
         return change
     forge, draft = repositories.adapter(change.repository_url), service.draft_of(change)
     if commit := await forge.landed(draft, change.planned_commit):
-        return await _finish(database, repositories, change, Ended(ChangeState.MERGED, commit))
+        return await _finish(database, repositories, change, Ended(ChangeState.MERGED, commit), NOTICE_SECONDS)
     if await forge.withdrawn(draft):
-        return await _finish(database, repositories, change, Ended(ChangeState.CLOSED))
+        return await _finish(database, repositories, change, Ended(ChangeState.CLOSED), NOTICE_SECONDS)
     return change
 
 
@@ -195,11 +197,13 @@ async def _landed_after_all(repositories: Repositories, change: Change) -> str |
         raise OriginSilent(f"whether the change was merged is not known: {OriginSilent.__doc__}") from error
 
 
-async def _finish(database: Database, repositories: Repositories, seen: Change, ended: Ended) -> Change:
-    """Write down how a change ended; whoever holds its turn right now does it without us."""
+async def _finish(
+    database: Database, repositories: Repositories, seen: Change, ended: Ended, patience: float = 0
+) -> Change:
+    """Write down how a change ended; whoever holds its turn for longer than `patience` does it without us."""
     place = repositories.place(seen.repository_url)
     try:
-        async with turns.turn(database, place, seen.change_id, patience=0):
+        async with turns.turn(database, place, seen.change_id, patience=patience):
             change = await _read(database, seen.change_id)
             if change.state != ChangeState.OPEN or change.planned_commit != seen.planned_commit:
                 return change
