@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
 
 from shopfloor.board import flow_queries
 from shopfloor.board import queries as board
-from shopfloor.board.jobs import HEAR
+from shopfloor.board.jobs import HEAR, TOLD, Mover
 from shopfloor.board.steps import react
 from shopfloor.board.steps.advance import advance
 from shopfloor.events.catalog import forges as facts
+from shopfloor.forges import inbox
 from shopfloor.forges.models import Change, Delivery
 from shopfloor.forges.signals import Kind
 from shopfloor.forges.texts import FENCE
@@ -97,6 +99,18 @@ async def test_an_approval_and_an_empty_review_are_only_noted(town: Town) -> Non
     assert await town.desk.status(ticket) == "done"
 
 
+async def test_a_comment_that_addresses_us_sends_its_ticket_back_as_a_review_does(town: Town) -> None:
+    ticket = await town.offered()
+    issue = {"number": (await town.change(ticket)).number, "pull_request": {"url": "u"}}
+    comment = {"id": 77, "body": "/shopfloor be brief"}
+    await town.told(ticket, "issue_comment", "created", issue=issue, comment=comment)
+    assert await town.answered(ticket) == "continued"
+    assert await town.desk.status(ticket) == "building"
+    assert "be brief" in (await tasks(town.desk, ticket))[-1]["description"]
+    async with town.desk.database.reading() as session:
+        assert await inbox.unreplied(session, sa.true()) == []
+
+
 async def test_each_thread_is_answered_once_with_the_commit_that_is_offered_next(town: Town) -> None:
     ticket = await town.offered()
     number = (await town.change(ticket)).number
@@ -168,6 +182,17 @@ async def test_two_checks_that_fail_on_one_commit_are_one_repair(town: Town) -> 
     assert await town.reactions() == ["repaired", "at work already"]
     mend = (await tasks(town.desk, ticket))[-1]
     assert ("lint" in mend["description"], len(await tasks(town.desk, ticket))) == (True, 2)
+
+
+async def test_a_commit_is_not_repaired_again_after_a_person_let_it_pass(town: Town) -> None:
+    ticket = await town.offered()
+    await town.failed(ticket, "ci")
+    await town.answered(ticket)
+    on = {"to_status": "building-done", "reason": "the check is at fault", "override": True, "by": "ann"}
+    await town.desk.post(f"/tickets/{ticket}/transition", on)
+    await town.failed(ticket, "lint")
+    assert await town.answered(ticket) == "repaired already"
+    assert await town.desk.status(ticket) == "building-done"
 
 
 async def test_a_check_that_failed_on_another_commit_is_only_noted(town: Town) -> None:
@@ -345,6 +370,14 @@ def test_the_mover_hears_every_fact_about_changes() -> None:
     told = {one.type for one in facts.ForgeEvent.__subclasses__()}
     assert told - set(HEAR) == {facts.ForgeIssueLabeled.type}
     assert {f"forge.{kind}" for kind in Kind} == told
+
+
+async def test_the_mover_looks_after_the_ticket_whose_change_a_fact_is_about() -> None:
+    mover = Mover(tools=cast("Any", None), background=cast("Any", None))
+    about = {"event_type": "forge.review_submitted", "entity_type": "repository", "entity_id": "https://h/a/b"}
+    for whose in ("tkt-1", None):
+        await mover._take(cast("Any", SimpleNamespace(**about, payload={"work_order_id": whose})))
+    assert mover.waiting == {"tkt-1": TOLD}
 
 
 async def test_a_second_round_makes_no_task_of_its_own_beside_the_one_that_is_told(town: Town) -> None:
