@@ -18,6 +18,7 @@ from tests.support.platform import Platform, folder, platform, sample_repository
 from tests.tasks.world import World, opened
 
 from shopfloor.kit.db import Database
+from shopfloor.sandboxes.rules import LIVE, SandboxState
 from shopfloor.tasks import graph, queries
 from shopfloor.tasks.models import Task, TaskDependency
 from shopfloor.tasks.steps.dispatch import dispatch
@@ -28,6 +29,9 @@ PROJECTS, CHAIN, ROUNDS = 20, 10, 40
 GOAL = 2.0
 """Most that 100,000 tasks may cost, as a multiple of 1,000."""
 GAP_GOAL_MS = 100
+type Fact = tuple[float, str, str]
+"""When, which task or sandbox, what it became."""
+LEFT = frozenset(str(state) for state in SandboxState) - {str(state) for state in LIVE}
 WRITE = [{"write": {"path": "done.txt", "content": "yes\n"}}]
 
 
@@ -134,8 +138,8 @@ def curve(url: str, sizes: tuple[int, ...]) -> None:
 
 
 def drain(count: int) -> None:
-    """Tasks in chains of three, as many places as cores."""
-    places = os.cpu_count() or 2
+    """Tasks in chains of three, twice as many places as cores: while one waits for a disk, another works."""
+    places = 2 * (os.cpu_count() or 2)
     with folder() as there, platform(max_sandboxes=places, log_level="warning") as house:
         body = {"name": "bench", "repository_url": str(sample_repository(there)), "agent": "script"}
         project = house.post("/projects", body, expect=201)["project_id"]
@@ -160,20 +164,26 @@ def drain(count: int) -> None:
     print(f"largest {max(gaps):.0f} ms (goal {GAP_GOAL_MS})")
 
 
-def _gaps(facts: list[tuple[float, str, str]], waits: dict[str, str | None], places: int) -> list[float]:
+def _gaps(facts: list[Fact], waits: dict[str, str | None], places: int) -> list[float]:
     """Milliseconds for which a place was free though a task could start, each time; the first start is not counted."""
-    running: set[str] = set()
+    taken: set[str] = set()
     done: set[str] = set()
     waiting = set(waits)
     gaps, since = [0.0], None
-    for at, task_id, status in facts:
-        if status == "running" and since is not None:
+    for at, entity_id, after in facts:
+        if after == "PENDING" and since is not None:
             gaps.append((at - since) * 1000)
-        waiting.discard(task_id)
-        running.discard(task_id)
-        {"running": running, "pending": waiting}.get(status, done).add(task_id)
+            since = None
+        if after == "PENDING":
+            taken.add(entity_id)
+        elif after in LEFT:
+            taken.discard(entity_id)
+        elif after in {"running", "pending"}:
+            (waiting.discard if after == "running" else waiting.add)(entity_id)
+        elif after == "completed":
+            done.add(entity_id)
         ready = any(waits[one] is None or waits[one] in done for one in waiting)
-        since = (at if since is None or status == "running" else since) if ready and len(running) < places else None
+        since = (since or at) if ready and len(taken) < places and done else None
     return gaps
 
 
@@ -183,16 +193,17 @@ def _busy() -> tuple[int, int]:
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
-def _facts(house: Platform) -> list[tuple[float, str, str]]:
-    """When which task entered which status, in order, by the server's clock."""
-    found: list[tuple[float, str, str]] = []
+def _facts(house: Platform) -> list[Fact]:
+    """What became of tasks and sandboxes, in order, by the server's clock."""
+    found: list[Fact] = []
     after = "0"
-    while page := house.get("/events", event_types="task.status_changed", after=after, limit=500)["events"]:
+    kinds = "task.status_changed,sandbox.state_changed"
+    while page := house.get("/events", event_types=kinds, after=after, limit=500)["events"]:
         for event in page:
-            at = datetime.fromisoformat(event["recorded_at"]).timestamp()
-            found.append((at, event["entity_id"], event["payload"]["after"]))
-            if event["payload"]["after"] not in {"running", "completed"}:
-                print(f"{event['entity_id']} {event['payload']['after']}: {event['payload']['reason']}")
+            at, to = datetime.fromisoformat(event["recorded_at"]).timestamp(), event["payload"]["after"]
+            found.append((at, event["entity_id"], to))
+            if to in {"pending", "failed", "cancelled"}:
+                print(f"{event['entity_id']} {to}: {event['payload']['reason']}")
         after = page[-1]["position"]
     return found
 

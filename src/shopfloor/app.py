@@ -109,7 +109,7 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
         "tools": tools,
         "sandbox_ended": _ended(database),
         "message_refused": _refused(settings, database),
-        "ticket_holds": board.standing,
+        "ticket_terms": board.terms,
     }
     for name, value in state.items():
         setattr(app.state, name, value)

@@ -204,3 +204,17 @@ async def test_context_gathers_what_is_known(desk: Desk) -> None:
     kept = await desk.post(f"/tickets/{ticket}/update-context")
     assert (kept["context"]["status"], kept["context"]["criteria"][0]["verdict"]) == ("testing", "passed")
     assert (await desk.get(f"/tickets/{ticket}/context")) == kept
+
+
+async def test_what_waits_goes_with_its_ticket_to_another_spec(desk: Desk) -> None:
+    """What it costs is the new spec's."""
+    task = {"title": "Do it", "phase": "building"}
+    ticket = await desk.ticket(spec_id="s-1", tasks=[task])
+    await desk.post("/tasks", {"project": "p", "ticket_id": ticket, "description": "More"}, expect=201)
+
+    async def specs() -> list[str]:
+        return [one["spec_id"] for one in (await desk.get("/tasks", ticket=ticket))["tasks"]]
+
+    assert await specs() == ["s-1", "s-1"]
+    await desk.patch(f"/tickets/{ticket}", {"spec_id": "s-2"})
+    assert await specs() == ["s-2", "s-2"]

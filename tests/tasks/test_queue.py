@@ -204,7 +204,7 @@ async def test_nothing_is_started_that_was_stopped_between_choice_and_claim(worl
         else:
             await projects.change(session, project, autonomy=False)
     async with world.database.transaction() as session:
-        assert await steps._start(world.tools, session, Late(world.tools), chosen, {}) is None  # type: ignore[arg-type]
+        assert await steps._start(world.tools, session, Late(world.tools), steps.Choice(chosen, {})) is None  # type: ignore[arg-type]
     async with world.database.reading() as session:
         assert await session.scalar(sa.select(sa.func.count()).select_from(WorkOrder)) == 0
         assert (await session.get_one(Task, task_id)).status != "running"
@@ -232,9 +232,9 @@ async def test_engines_that_chose_apart_break_no_cap_together(
 
 async def begun(world: World, chosen: Candidate) -> bool:
     """Whether an engine could start what it chose a while ago."""
-    columns = await terms(world.tools, steps._asked(chosen))
+    choice = steps.Choice(chosen, await terms(world.tools, steps._asked(chosen)))
     try:
         async with world.database.transaction() as session:
-            return await steps._start(world.tools, session, world.claims, chosen, columns) is not None
+            return await steps._start(world.tools, session, world.claims, choice) is not None
     except steps.NoPlace:
         return False

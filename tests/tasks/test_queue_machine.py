@@ -153,12 +153,20 @@ class Queue(RuleBasedStateMachine):
         chosen, tools = self.chosen.pop(0), self.world.tools
 
         async def work() -> None:
-            columns = await terms(tools, steps._asked(chosen))
+            choice = steps.Choice(chosen, await terms(tools, steps._asked(chosen)))
             with contextlib.suppress(steps.NoPlace):
                 async with tools.database.transaction() as session:
-                    await steps._start(tools, session, self.world.claims, chosen, columns)
+                    await steps._start(tools, session, self.world.claims, choice)
 
         self.run(work())
+
+    @precondition(lambda self: self.run(self.world.running()))
+    @rule(data=st.data(), mortal=st.booleans())
+    def a_place_gets_an_heir(self, data: st.DataObject, mortal: bool) -> None:
+        """Who takes it when its attempt ends; a mortal one is killed while it does."""
+        task = self.run(self.world.show(data.draw(st.sampled_from(self.run(self.world.running())))))
+        claims = (Mortal if mortal else Claims)(self.world.tools)
+        self.run(steps.appoint(self.world.tools, claims, task.sandbox_id or ""))
 
     @precondition(lambda self: self.run(self.world.running()))
     @rule(data=st.data(), path=ENDS, heard=st.booleans())

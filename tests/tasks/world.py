@@ -99,7 +99,7 @@ class World:
             for state in path or DONE:
                 await workorders.step_attempt(session, attempt, state, reason=reason)
             await decide(session, order, attempt)
-        await self.tools.sandboxes.move(attempt.sandbox_id, SandboxState.TERMINATED)
+        await self.tools.leave(attempt.sandbox_id, SandboxState.TERMINATED)
         return await self.follow(task_id) if heard else task
 
     async def follow(self, task_id: str) -> Task:

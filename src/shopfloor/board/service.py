@@ -82,6 +82,8 @@ async def change(session: Session, ticket: Ticket, **columns: Any) -> None:
         changed["rank"] = rules.rank(changed["priority"], ticket.created_at.timestamp())
     for name, value in changed.items():
         setattr(ticket, name, value)
+    if "spec_id" in changed:
+        await tasks.set_waiting(session, ticket.ticket_id, spec_id=ticket.spec_id)
     await _kept(session, ticket)
     plain = {name: value for name, value in changed.items() if isinstance(value, str | int | float | bool | None)}
     plain |= {name: str(plain[name])[:200] for name in ("description", "context_summary") if name in plain}
@@ -143,7 +145,7 @@ async def _begin_anew(session: Session, ticket: Ticket) -> None:
     """Its branch is merged and gone: new work begins on a new one, and so do the tasks that wait."""
     await set_union(session, ticket, behind=0, conflicts=())
     await change(session, ticket, branch=None, base_commit=None, head_commit=None, change_id=None, merge_commit=None)
-    await tasks.set_base(session, ticket.ticket_id, None)
+    await tasks.set_waiting(session, ticket.ticket_id, base_branch=None)
 
 
 async def decide(session: Session, ticket: Ticket, to: Approval, *, by: str, reason: str = "") -> None:
@@ -219,15 +221,17 @@ async def unblock(session: Session, ticket: Ticket, *, reason: str, who: str = B
     return True
 
 
-async def standing(session: Session, project_id: str, ticket_id: str, column: str) -> tuple[bool, str]:
-    """Whether a new task of a ticket must wait, and why. Raises TicketNotFound, StrangeTicket, TicketArchivedAlready."""
+async def terms(session: Session, project_id: str, ticket_id: str, column: str) -> dict[str, Any]:
+    """The columns a new task of a ticket begins with: whether it is held and why, its spec.
+
+    Raises TicketNotFound, StrangeTicket, TicketArchivedAlready.
+    """
     ticket = await queries.locked(session, ticket_id)
     check_live(ticket)
     if ticket.project_id != project_id:
         raise StrangeTicket(f"{ticket_id} belongs to another project")
-    if may_cost(ticket) and not ticket.is_blocked and ticket.status == column:
-        return False, ""
-    return True, _why(ticket)
+    held = not may_cost(ticket) or ticket.is_blocked or ticket.status != column
+    return {"held": held, "reason": _why(ticket) if held else "", "spec_id": ticket.spec_id}
 
 
 async def hold_right(session: Session, ticket: Ticket) -> None:

@@ -49,8 +49,11 @@ def resume(
 
 
 def costs(
-    by: Annotated[str, typer.Option(help="model, account, project, order or attempt.")] = "model",
+    by: Annotated[str, typer.Option(help="model, account, project, spec, ticket, task, order or attempt.")] = "model",
     order: Annotated[str | None, typer.Option(help="Only of this work order.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
+    ticket: Annotated[str | None, typer.Option(help="Only of this ticket.")] = None,
+    spec: Annotated[str | None, typer.Option(help="Only of this spec.")] = None,
     project: Annotated[str | None, typer.Option(help="Only of this project (its id).")] = None,
     account: Annotated[str | None, typer.Option(help="Only of this model account.")] = None,
     as_json: Json = False,
@@ -59,8 +62,9 @@ def costs(
     """What models were asked and what that cost, as the gateway counted it."""
     from shopfloor.cli.client import Client
 
+    only = {"order": order, "task": task, "ticket": ticket, "spec": spec, "project": project, "account": account}
     with Client(url) as client:
-        found = client.get("/api/v1/costs", by=by, order=order, project=project, account=account)
+        found = client.get("/api/v1/costs", by=by, **only)
     if as_json:
         render.as_json(found)
         return

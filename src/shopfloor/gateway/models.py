@@ -17,6 +17,9 @@ class ModelGrant(Base):
     attempt_id: Mapped[str] = mapped_column(sa.String(50))
     work_order_id: Mapped[str] = mapped_column(sa.String(40))
     project_id: Mapped[str | None] = mapped_column(sa.String(40))
+    task_id: Mapped[str | None] = mapped_column(sa.String(40))
+    ticket_id: Mapped[str | None] = mapped_column(sa.String(40))
+    spec_id: Mapped[str | None] = mapped_column(sa.String(40))
     account: Mapped[str] = mapped_column(sa.String(60))
     order_budget_usd: Mapped[float | None]
     project_budget_usd: Mapped[float | None]
@@ -47,6 +50,15 @@ class ModelCall(Base):
             sqlite_where=sa.text("ended_at IS NULL"),
             postgresql_where=sa.text("ended_at IS NULL"),
         ),
+        *(
+            sa.Index(
+                f"ix_model_calls_{whose}",
+                whose,
+                sqlite_where=sa.text(f"{whose} IS NOT NULL"),
+                postgresql_where=sa.text(f"{whose} IS NOT NULL"),
+            )
+            for whose in ("task_id", "ticket_id", "spec_id")
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -54,6 +66,10 @@ class ModelCall(Base):
     attempt_id: Mapped[str] = mapped_column(sa.String(50), index=True)
     work_order_id: Mapped[str] = mapped_column(sa.String(40))
     project_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
+    task_id: Mapped[str | None] = mapped_column(sa.String(40))
+    ticket_id: Mapped[str | None] = mapped_column(sa.String(40))
+    spec_id: Mapped[str | None] = mapped_column(sa.String(40))
+    """The spec its ticket belonged to when the work began."""
     account: Mapped[str] = mapped_column(sa.String(60))
     model: Mapped[str] = mapped_column(sa.String(200))
     host_id: Mapped[str] = mapped_column(sa.String(40))

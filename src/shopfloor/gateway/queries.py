@@ -13,6 +13,9 @@ from shopfloor.kit.errors import Forbidden
 BY = {
     "attempt": ModelCall.attempt_id,
     "order": ModelCall.work_order_id,
+    "task": ModelCall.task_id,
+    "ticket": ModelCall.ticket_id,
+    "spec": ModelCall.spec_id,
     "project": ModelCall.project_id,
     "account": ModelCall.account,
     "model": ModelCall.model,

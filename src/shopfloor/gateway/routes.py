@@ -117,14 +117,25 @@ async def resume_account(account: Name, house: Gated) -> AccountView:
 @router.get("/costs")
 async def costs(
     house: Gated,
-    by: Literal["attempt", "order", "project", "account", "model"] = "model",
+    by: Literal["attempt", "order", "task", "ticket", "spec", "project", "account", "model"] = "model",
     order: Narrow = None,
+    task: Narrow = None,
+    ticket: Narrow = None,
+    spec: Narrow = None,
     project: Narrow = None,
     account: Narrow = None,
 ) -> SpendingList:
     """What models were asked and what that cost, as the gateway counted it."""
     async with house.database.reading() as session:
-        rows = await queries.spending(session, by, order=order, project=project, account=account)
+        narrowed = {
+            "order": order,
+            "task": task,
+            "ticket": ticket,
+            "spec": spec,
+            "project": project,
+            "account": account,
+        }
+        rows = await queries.spending(session, by, **narrowed)
     return SpendingList(by=by, spending=[Spending(**row) for row in rows])
 
 

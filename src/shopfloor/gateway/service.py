@@ -17,9 +17,10 @@ logger = log.get(__name__)
 
 OPEN_ALONE = """
 INSERT INTO model_calls (
-    sandbox_id, attempt_id, work_order_id, project_id, account, model, host_id, most_usd,
+    sandbox_id, attempt_id, work_order_id, task_id, ticket_id, spec_id, project_id, account, model, host_id, most_usd,
     refusal, estimated, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens)
-SELECT :sandbox_id, :attempt_id, :work_order_id, :project_id, :account, :model, :host_id, :most_usd, '', 0, 0, 0, 0, 0
+SELECT :sandbox_id, :attempt_id, :work_order_id, :task_id, :ticket_id, :spec_id, :project_id, :account, :model,
+    :host_id, :most_usd, '', 0, 0, 0, 0, 0
 WHERE (:order_budget IS NULL OR (
     (SELECT spent_usd FROM model_totals WHERE whose = :work_order_id) < :order_budget
     AND NOT EXISTS (SELECT 1 FROM model_calls WHERE work_order_id = :work_order_id AND ended_at IS NULL)))
@@ -29,6 +30,8 @@ AND (:project_budget IS NULL OR (
 RETURNING id
 """
 """A sum that is not there compares as unknown, which is no: then `open_call` is asked."""
+FOR = ("sandbox_id", "attempt_id", "work_order_id", "task_id", "ticket_id", "spec_id", "project_id", "account")
+"""Whom a call is for, as its grant says."""
 CUT = "the gateway's process ended during the call"
 
 
@@ -98,8 +101,7 @@ async def open_at_once(
 
 
 def _of(granted: ModelGrant, model: str, host_id: str) -> dict[str, Any]:
-    names = ("sandbox_id", "attempt_id", "work_order_id", "project_id", "account")
-    return {**{name: getattr(granted, name) for name in names}, "model": model[:200], "host_id": host_id}
+    return {**{name: getattr(granted, name) for name in FOR}, "model": model[:200], "host_id": host_id}
 
 
 async def refuse(session: Session, granted: ModelGrant, *, status: int, model: str, why: str, host_id: str) -> None:

@@ -147,11 +147,15 @@ class Sandboxes:
     async def move(self, sandbox_id: str, to: SandboxState, *, reason: str = "") -> bool:
         """Move the sandbox on in its life if that is allowed from where it is; answers whether it was."""
         async with self.database.transaction() as session:
-            row = await queries.find(session, sandbox_id)
-            if row is None or not LIFE.allows(SandboxState(row.state), to):
-                return False
-            await self._move(session, row, to, reason)
-            return True
+            return await self.moved(session, sandbox_id, to, reason=reason)
+
+    async def moved(self, session: Session, sandbox_id: str, to: SandboxState, *, reason: str = "") -> bool:
+        """The same within a transaction."""
+        row = await queries.find(session, sandbox_id)
+        if row is None or not LIFE.allows(SandboxState(row.state), to):
+            return False
+        await self._move(session, row, to, reason)
+        return True
 
     async def info(self, row: SandboxRow) -> SandboxInfo | None:
         """What the operating system knows of the sandbox."""

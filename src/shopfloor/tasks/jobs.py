@@ -7,9 +7,9 @@ from shopfloor.events import log as events
 from shopfloor.events.bus import Published
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
-from shopfloor.sandboxes.rules import LIVE
+from shopfloor.sandboxes.rules import LIVE, SandboxState
 from shopfloor.tasks import queries, service
-from shopfloor.tasks.steps.dispatch import dispatch
+from shopfloor.tasks.steps.dispatch import appoint, dispatch
 from shopfloor.tasks.steps.pick import next_due
 from shopfloor.tasks.steps.titles import take_titles
 from shopfloor.workorders.rules import FINISHED
@@ -71,8 +71,20 @@ class Dispatcher:
             await self._follow(event.entity_id)
             if event.payload.get("after") in FINISHED:
                 await take_titles(self.tools)
-        if event.event_type != "sandbox.state_changed" or event.payload.get("after") not in LIVE:
+        if event.event_type == "sandbox.state_changed":
+            self._placed(event)
+        else:
             self.wanted.set()
+
+    def _placed(self, event: Published) -> None:
+        """A place that is about to be free gets an heir; one that is free, the next task."""
+        state, mine = event.payload.get("after"), event.work_order_id in self.tools.news
+        if state == SandboxState.COMPLETING and mine:
+            self.background.start("task_appoint", appoint(self.tools, self.claimer, event.entity_id))
+        elif state not in LIVE:
+            self.wanted.set()
+        if state == SandboxState.TERMINATED:
+            self.tools.heirs.pop(event.entity_id, None)
 
     async def _follow(self, order_id: str) -> None:
         async with self.tools.database.reading() as session:

@@ -24,6 +24,7 @@ class Task(Base):
     task_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(sa.ForeignKey("projects.project_id"))
     ticket_id: Mapped[str | None] = mapped_column(sa.String(40))
+    spec_id: Mapped[str | None] = mapped_column(sa.String(40))
     phase: Mapped[str] = mapped_column(sa.String(20))
     """The column of the board that its work belongs to."""
     title: Mapped[str] = mapped_column(sa.String(500), default="")

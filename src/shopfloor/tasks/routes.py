@@ -78,29 +78,28 @@ async def create_task(body: CreateTask, house: Tooled, request: Request) -> Task
     given = body.model_dump(exclude={"project", "workflow_type", "force", "ticket_id"})
     async with house.database.transaction() as session:
         project = await projects.get(session, body.project)
-        held, why = await _standing(session, request, project.project_id, body)
+        whose = await _terms(session, request, project.project_id, body)
         task = await service.create(
             session,
             project_id=project.project_id,
             ticket_id=body.ticket_id,
             workflow=body.workflow_type,
             forced=body.force,
-            held=held,
-            reason=why,
             scheduling=house.settings.scheduling,
+            **whose,
             **given,
         )
         return await view(session, task)
 
 
-async def _standing(session: Session, request: Request, project_id: str, body: CreateTask) -> tuple[bool, str]:
-    """Whether its ticket holds a new task back, and why. The board, above us, may say so in `state.ticket_holds`; else it does until the board lifts it."""
+async def _terms(session: Session, request: Request, project_id: str, body: CreateTask) -> dict[str, Any]:
+    """What its ticket gives a new task. The board, above us, says so in `state.ticket_terms`; without it the task is held."""
     if body.ticket_id is None:
-        return False, ""
-    if asked := getattr(request.app.state, "ticket_holds", None):
-        held, why = await asked(session, project_id, body.ticket_id, column(body.phase))
-        return held, why
-    return True, "its ticket has not let it start"
+        return {}
+    if asked := getattr(request.app.state, "ticket_terms", None):
+        found: dict[str, Any] = await asked(session, project_id, body.ticket_id, column(body.phase))
+        return found
+    return {"held": True, "reason": "its ticket has not let it start"}
 
 
 def _check_agent(settings: Any, agent: str | None, options: dict[str, Any] | None) -> None:

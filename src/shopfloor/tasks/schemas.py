@@ -68,6 +68,7 @@ class TaskView(Schema):
     task_id: str
     project_id: str
     ticket_id: str | None
+    spec_id: str | None
     phase: str
     title: str
     description: str

@@ -213,11 +213,11 @@ async def note_gathered(session: Session, task_id: str) -> None:
         await _tell(session, task, "gathered")
 
 
-async def set_base(session: Session, ticket_id: str, branch: str | None) -> None:
-    """Let the waiting tasks of a ticket begin at a branch (None: the project's base); those that have an order keep its commit."""
+async def set_waiting(session: Session, ticket_id: str, **columns: str | None) -> None:
+    """Change the waiting tasks of a ticket: `base_branch` (None: the project's base; an order keeps its commit), `spec_id`."""
     await _lock_ticket(session, ticket_id)
     pending = (Task.ticket_id == ticket_id, Task.status == TaskStatus.PENDING)
-    await session.execute(sa.update(Task).where(*pending).values(base_branch=branch))
+    await session.execute(sa.update(Task).where(*pending).values(**columns))
 
 
 async def cancel(session: Session, task_id: str, *, reason: str = "cancelled") -> Task:

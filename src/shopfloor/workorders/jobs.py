@@ -22,32 +22,24 @@ from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.engine import Engine, State
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.messages import service as messages
-from shopfloor.sandboxes.rules import SandboxState
+from shopfloor.sandboxes.rules import LIVE, SandboxState
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
-from shopfloor.workorders.rules import AttemptState, OrderStatus, Phase
+from shopfloor.workorders.rules import AttemptState, OrderStatus
 from shopfloor.workorders.steps import Claimed, Tools, react
 from shopfloor.workorders.steps.bury import bury
 from shopfloor.workorders.steps.conclude import conclude
 from shopfloor.workorders.steps.deliver import deliver
 from shopfloor.workorders.steps.prepare import claim, prepare, start_early
+from shopfloor.workorders.steps.reflect import reflect
 from shopfloor.workorders.steps.retain import sweep
 from shopfloor.workorders.steps.run import TICK_SECONDS, finish, give_up, watch
 
 logger = log.get(__name__)
 
 WORKFLOW = "attempt"
-REACT_TO = (
-    "workflow.phase_started",
-    "workflow.phase_completed",
-    "agent.session",
-    "agent.started",
-    "agent.completed",
-    "command.completed",
-    "attempt.result_submitted",
-    "work_order.status_changed",
-    "sandbox.state_changed",
-)
+WAKING = ("agent.completed", "attempt.result_submitted", "work_order.status_changed", "sandbox.state_changed")
+"""Facts that may end somebody's waiting: heard by a loop that does nothing else."""
 REFRESHING = frozenset({"workflow.phase_started", "agent.session", "agent.started"})
 LOGGED_AS = {
     "agent.started": "agent_command_started",
@@ -178,7 +170,8 @@ class Jobs:
         await self.engine.launch()
         await self._adopt()
         await self.tools.sandboxes.reap()
-        self.background.keep("react", self._react)
+        self.background.keep("wake", self._wake)
+        self.background.keep("reflect", self._reflect)
         self.background.keep("claim", self._claim)
         self.background.keep("reap", self._reap)
         self.background.keep("tend", self._tend)
@@ -328,34 +321,39 @@ class Jobs:
             if turn % RETENTION_TURNS == 1:
                 await sweep(self.tools)
 
-    async def _react(self) -> None:
-        """Keep orders' phase and conversation up to date from the facts, and wake whoever waits for them."""
+    async def _wake(self) -> None:
+        """Wake whoever waits for a fact."""
+        async with self.tools.hub.subscribe(events.Filters(event_types=frozenset(WAKING))) as feed:
+            async for event in feed:
+                if event.work_order_id:
+                    self.tools.tell(event.work_order_id)
+                if _makes_room(event):
+                    self.tools.claimable.set()
+
+    async def _reflect(self) -> None:
+        """Keep the log, and orders' phase and conversation, up to date with what happens inside sandboxes."""
+        wanted = frozenset({*LOGGED_AS, *REFRESHING, "sandbox.state_changed"})
         async with self.tools.database.reading() as session:
             running = [a.work_order_id for a in await queries.unfinished(session)]
-        async with self.tools.hub.subscribe(events.Filters(event_types=frozenset(REACT_TO))) as feed:
+        async with self.tools.hub.subscribe(events.Filters(event_types=wanted)) as feed:
             for order_id in running:
                 await self._refresh(order_id)
             async for event in feed:
-                if event.event_type == "command.completed":  # there are many, and nobody waits for one
+                if event.event_type == "sandbox.state_changed":
+                    await self._expire(event)
+                elif event.event_type == "command.completed":  # there are many, and each is in the log already
                     if event.work_order_id in self.tools.news:
                         _note(event)
                 elif event.work_order_id:
-                    if event.event_type in LOGGED_AS.keys() | REFRESHING:
-                        await self._reflect(event, event.work_order_id)
-                    self.tools.tell(event.work_order_id)
-                elif (
-                    event.event_type == "sandbox.state_changed"
-                    and event.payload.get("after") == SandboxState.TERMINATED
-                ):
-                    async with self.tools.database.transaction() as session:
-                        await messages.expire_for(session, event.entity_id)
-                if (
-                    event.event_type == "work_order.status_changed"
-                    and event.payload.get("after") != OrderStatus.RUNNING
-                ):
-                    self.tools.claimable.set()
+                    await self._take_in(event, event.work_order_id)
 
-    async def _reflect(self, event: Published, order_id: str) -> None:
+    async def _expire(self, event: Published) -> None:
+        """What was to be said inside a sandbox that is gone was not heard."""
+        if not event.work_order_id and event.payload.get("after") == SandboxState.TERMINATED:
+            async with self.tools.database.transaction() as session:
+                await messages.expire_for(session, event.entity_id)
+
+    async def _take_in(self, event: Published, order_id: str) -> None:
         """Bring a fact from inside a sandbox into the log and the order; only the engine that drives the order does so."""
         async with self.tools.database.reading() as session:
             attempt = await queries.current_attempt(session, order_id)
@@ -367,18 +365,16 @@ class Jobs:
             await self._refresh(order_id)
 
     async def _refresh(self, order_id: str) -> None:
-        """What the events say is an agent's word: only a phase we know and a session id that can be kept are taken from it."""
-        async with self.tools.database.reading() as session:
-            phase = await queries.newest_event(session, order_id, "workflow.phase_started")
-            spoken = await queries.newest_event(session, order_id, "agent.session", "agent.started")
         async with self.tools.database.transaction() as session:
-            order = await queries.locked(session, order_id)
-            named = phase[1].get("phase") if phase else None
-            if named in tuple(Phase) and named != Phase.COMPLETED and order.status == OrderStatus.RUNNING:
-                await service.enter_phase(session, order, str(named))
-            session_id = spoken[1].get("session_id") if spoken else None
-            if isinstance(session_id, str) and session_id.isprintable() and session_id.isascii():
-                order.agent_session_id = session_id[:255]
+            await reflect(session, await queries.locked(session, order_id))
+
+
+def _makes_room(event: Published) -> bool:
+    """Whether an order may have become able to start: one waits, has ended, or a sandbox has left its place."""
+    after = event.payload.get("after")
+    if event.event_type == "sandbox.state_changed":
+        return after not in LIVE
+    return event.event_type == "work_order.status_changed" and after != OrderStatus.RUNNING
 
 
 def _note(event: Published) -> None:

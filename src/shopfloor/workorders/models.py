@@ -25,6 +25,7 @@ class WorkOrder(Base):
     task_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
     """The task it is the work of."""
     ticket_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
+    spec_id: Mapped[str | None] = mapped_column(sa.String(40))
     offers: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
     """Whether its branch is offered for review by itself; a ticket's work is offered as a whole."""
     question: Mapped[str | None] = mapped_column(sa.String(150), index=True)

@@ -56,6 +56,7 @@ class AgentWorkOrder(Schema):
     project_id: str | None
     task_id: str | None
     ticket_id: str | None
+    spec_id: str | None
     account: str | None
     budget_usd: float | None
     cost_usd: float | None

@@ -84,6 +84,7 @@ async def _make(session: Session, house: Tools, project: Project, body: TicketRe
             session,
             project_id=project.project_id,
             ticket_id=ticket.ticket_id,
+            spec_id=ticket.spec_id,
             held=True,
             reason="its ticket is in backlog",
             priority=ticket.priority,

@@ -143,7 +143,7 @@ async def mend(tools: Tools, session: Session, project: Project, ticket: Ticket,
 
 
 async def _create(tools: Tools, session: Session, project: Project, ticket: Ticket, title: str, text: str) -> Task:
-    held, why = await service.standing(session, project.project_id, ticket.ticket_id, ticket.status)
+    begins = await service.terms(session, project.project_id, ticket.ticket_id, ticket.status)
     return await tasks.create(
         session,
         project_id=project.project_id,
@@ -153,8 +153,7 @@ async def _create(tools: Tools, session: Session, project: Project, ticket: Tick
         description=text,
         priority=ticket.priority,
         base_branch=ticket.branch,
-        reason=why or "made by the board",
-        held=held,
+        **begins | {"reason": begins["reason"] or "made by the board"},
         scheduling=tools.settings.scheduling,
     )
 

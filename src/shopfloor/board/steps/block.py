@@ -90,6 +90,7 @@ async def _remedy(tools: Tools, session: Session, project: Project, ticket: Tick
         session,
         project_id=project.project_id,
         ticket_id=ticket.ticket_id,
+        spec_id=ticket.spec_id,
         phase=ticket.status,
         title=f"{REMEDY}{ticket.title}"[:500],
         description=f"{told}\n\n{ticket.description}",

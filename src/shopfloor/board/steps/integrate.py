@@ -76,6 +76,7 @@ async def _anew(tools: Tools, session: Session, task: Task, clashes: Sequence[st
         session,
         project_id=task.project_id,
         ticket_id=task.ticket_id,
+        spec_id=task.spec_id,
         phase=task.phase,
         title=task.title,
         description=f"{task.description}\n\n{told}",
@@ -157,4 +158,4 @@ async def _note_head(tools: Tools, work: Work, head: str, refs: Refs) -> None:
             head_commit=head,
             why=f"{order.task_id} delivered {order.agent_work_order_id}",
         )
-        await tasks.set_base(session, ticket.ticket_id, work.branch)
+        await tasks.set_waiting(session, ticket.ticket_id, base_branch=work.branch)

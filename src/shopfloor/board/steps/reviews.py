@@ -54,7 +54,7 @@ async def _ask(tools: Tools, project: Project, ticket: Ticket, criterion: Criter
     )
     question = f"review:{criterion.criterion_id}:{ticket.head_commit}:{criterion.check_hash[:16]}"
     try:
-        await ask(tools, question, request, task_id=None, ticket_id=ticket.ticket_id)
+        await ask(tools, question, request, ticket_id=ticket.ticket_id, spec_id=ticket.spec_id)
     except Problem as problem:
         logger.warning("review_not_asked", ticket_id=ticket.ticket_id, code=problem.code, reason=problem.message)
 

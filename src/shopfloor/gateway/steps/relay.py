@@ -158,12 +158,14 @@ async def _ask(gateway: Gateway, call: Call, leaving: asyncio.Future[None]) -> R
 
 async def _pause_all(gateway: Gateway, account: str, seconds: float, reason: str) -> None:
     """From this moment nobody here uses the account; once it is written down, nobody anywhere."""
-    gateway.pauses[account] = Pause(math.inf, time.monotonic() + seconds, reason)
+    known = gateway.pauses.get(account)
+    until = max(time.monotonic() + seconds, known.until if known else 0.0)
+    gateway.pauses[account] = Pause(math.inf, until, reason)
     try:
         async with gateway.database.transaction() as session:
             await service.pause(session, account, seconds, reason)
     finally:
-        gateway.pauses.pop(account, None)
+        gateway.pauses[account] = Pause(time.monotonic(), until, reason)
 
 
 async def _pause(gateway: Gateway, call: Call) -> tuple[str, float] | None:
@@ -175,6 +177,8 @@ async def _pause(gateway: Gateway, call: Call) -> tuple[str, float] | None:
     if known is None or now - known.seen_at > LOOK_SECONDS:
         async with gateway.database.reading() as session:
             found = await queries.pause_of(session, name)
+        if gateway.pauses.get(name) is not known:
+            return await _pause(gateway, call)  # what was read may be older than what was learnt meanwhile
         known = Pause(now, now + found[1] if found else 0.0, found[0].reason if found else "")
         gateway.pauses[name] = known
     return (known.reason, known.until - now) if known.until > now else None

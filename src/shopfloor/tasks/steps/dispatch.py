@@ -1,11 +1,17 @@
 """A task becomes a work order: chosen, ordered and claimed in one transaction, or not at all."""
 
+import asyncio
+import contextvars
+import time
+from dataclasses import dataclass
 from typing import Any
 
+from shopfloor.forges.mirrors.mirror import Base
 from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.errors import Problem, Unavailable
+from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.tasks import service
 from shopfloor.tasks.models import Task
 from shopfloor.tasks.steps.pick import Candidate, pick, still
@@ -14,12 +20,14 @@ from shopfloor.workorders import service as workorders
 from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.rules import OrderStatus
 from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
-from shopfloor.workorders.steps import Claimed, Claimer, Tools
+from shopfloor.workorders.steps import Claimed, Claimer, Heir, Tools
 from shopfloor.workorders.steps.prepare import look_ahead
 from shopfloor.workorders.steps.terms import terms
 
 logger = log.get(__name__)
 
+CHOSEN_SECONDS = 5.0
+"""How long a choice made ahead holds; what came into the queue since may be more urgent."""
 REFUSED_SECONDS = 60.0
 """How long a task waits that its project's or the server's settings do not let start."""
 AWAY_SECONDS = 5.0
@@ -28,6 +36,20 @@ AWAY_SECONDS = 5.0
 
 class NoPlace(Exception):
     """Nobody could be claimed: the transaction is rolled back."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A task that may start now, with its order's columns."""
+
+    candidate: Candidate
+    columns: dict[str, Any]
+
+    def look_ahead(self, tools: Tools) -> asyncio.Future[Base] | None:
+        """Begin to ask the origin where the order will start, unless that is known."""
+        if self.candidate.task.work_order_id is not None:
+            return None
+        return look_ahead(tools, self.columns["repository_url"], self.columns["base_branch"])
 
 
 async def dispatch(tools: Tools, claimer: Claimer) -> bool:
@@ -55,14 +77,55 @@ async def dispatch(tools: Tools, claimer: Claimer) -> bool:
 
 async def _take(tools: Tools, claimer: Claimer, candidate: Candidate) -> None:
     """Start a candidate, if it still may be. Raises NoPlace, and what is wrong with it."""
-    columns, looking = await terms(tools, _asked(candidate)), None
-    if candidate.task.work_order_id is None:
-        looking = look_ahead(tools, columns["repository_url"], columns["base_branch"])
+    choice = Choice(candidate, await terms(tools, _asked(candidate)))
+    looking = choice.look_ahead(tools)
     async with tools.database.transaction() as session:
-        found = await _start(tools, session, claimer, candidate, columns)
+        found = await _start(tools, session, claimer, choice)
+    _go(claimer, found, looking)
+
+
+def _go(claimer: Claimer, found: tuple[WorkOrder, Claimed] | None, looking: asyncio.Future[Base] | None) -> None:
     if found:
         order, claimed = found
-        claimer.start(claimed, looking if claimed.order is order else None)
+        # In no context: whoever makes room may be a step of another order's workflow, and this one is not its child.
+        contextvars.Context().run(claimer.start, claimed, looking if claimed.order is order else None)
+
+
+async def appoint(tools: Tools, claimer: Claimer, sandbox_id: str) -> None:
+    """Choose who takes the place of a sandbox that is about to leave it: so it is never free while a task could start."""
+    async with tools.database.reading() as session:
+        candidate = await pick(session, tools.settings, but={heir.name for heir in tools.heirs.values()})
+    if candidate is None:
+        return
+    try:
+        choice = Choice(candidate, await terms(tools, _asked(candidate)))
+    except Exception:  # what is wrong with it is told when its turn has come
+        return
+    until = time.monotonic() + CHOSEN_SECONDS
+
+    async def take(to: SandboxState, reason: str) -> bool:
+        return time.monotonic() < until and await hand_on(tools, claimer, choice, sandbox_id, to, reason)
+
+    tools.heirs[sandbox_id] = Heir(candidate.task.task_id, take)
+
+
+async def hand_on(
+    tools: Tools, claimer: Claimer, choice: Choice, sandbox_id: str, to: SandboxState, reason: str
+) -> bool:
+    """Free a place and start the chosen task in it, in one transaction; False: it may not start now, nothing was done."""
+    looking = choice.look_ahead(tools)
+    try:
+        async with tools.database.transaction() as session:
+            await tools.sandboxes.lock_places(session)
+            await tools.sandboxes.moved(session, sandbox_id, to, reason=reason)
+            found = await _start(tools, session, claimer, choice)
+    except NoPlace:
+        return False
+    except Exception:
+        logger.exception("place_not_handed_on", sandbox_id=sandbox_id, task_id=choice.candidate.task.task_id)
+        return False
+    _go(claimer, found, looking)
+    return True
 
 
 def _asked(candidate: Candidate) -> CreateAgentWorkOrderRequest:
@@ -93,16 +156,15 @@ async def _refuse(tools: Tools, candidate: Candidate, reason: str, pause: float)
             await service.postpone(session, found.task, f"cannot be started: {reason}"[:2000], pause)
 
 
-async def _start(
-    tools: Tools, session: Session, claimer: Claimer, candidate: Candidate, columns: dict[str, Any]
-) -> tuple[WorkOrder, Claimed] | None:
-    """None: somebody else was faster, or what runs now stands in the way; look again. Raises NoPlace."""
+async def _start(tools: Tools, session: Session, claimer: Claimer, choice: Choice) -> tuple[WorkOrder, Claimed] | None:
+    """None: somebody else was faster, it was changed, or what runs now stands in its way; look again. Raises NoPlace."""
     await tools.sandboxes.lock_places(session)
     if not await tools.sandboxes.has_place(session):
         raise NoPlace
-    if (found := await still(session, tools.settings, candidate)) is None:
+    found = await still(session, tools.settings, choice.candidate)
+    if found is None or _asked(found) != _asked(choice.candidate):
         return None
-    order = await _order(session, found.task, columns)
+    order = await _order(session, found.task, choice.columns)
     # An older order may be claimed in this one's stead, which then takes the next place: as many begin to wait as begin to run.
     if (claimed := await claimer.claim(session)) is None:
         raise NoPlace
@@ -113,8 +175,8 @@ async def _start(
 async def _order(session: Session, task: Task, columns: dict[str, Any]) -> WorkOrder:
     """The task's order: a new one, or the one that failed, which keeps its branch, its commits and its conversation."""
     if task.work_order_id is None:
-        mine: dict[str, Any] = {"task_id": task.task_id, "ticket_id": task.ticket_id, "offers": task.ticket_id is None}
-        return await workorders.create(session, **columns, **mine)
+        mine = {"task_id": task.task_id, "ticket_id": task.ticket_id, "spec_id": task.spec_id}
+        return await workorders.create(session, **columns, **mine, offers=task.ticket_id is None)
     order = await orders.locked(session, task.work_order_id)
     if order.status in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
         how = {name: columns[name] for name in ("agent", "model", "account")}

@@ -104,8 +104,8 @@ def obstacle(settings: Settings, task: Task, project: Project, seen: Load) -> st
     return ""
 
 
-async def pick(session: Session, settings: Settings) -> Candidate | None:
-    """The next task; None when nothing can start. A task that cannot start now is passed over, not waited for (W09)."""
+async def pick(session: Session, settings: Settings, but: Collection[str] = ()) -> Candidate | None:
+    """The next task but some; None when nothing can start. One that cannot start now is passed over, not waited for (W09)."""
     seen = await load(session)
     heads = [
         (task.rank, task.task_id, place, Candidate(task, project))
@@ -116,10 +116,11 @@ async def pick(session: Session, settings: Settings) -> Candidate | None:
     behind: dict[int, list[Task]] = {}
     while heads:
         _, _, place, candidate = heapq.heappop(heads)
-        if not obstacle(settings, candidate.task, candidate.project, seen):
+        task = candidate.task
+        if task.task_id not in but and not obstacle(settings, task, candidate.project, seen):
             return candidate
         if place not in behind:
-            behind[place] = await _behind(session, candidate.task)
+            behind[place] = await _behind(session, task)
         if behind[place]:
             task = behind[place].pop()
             heapq.heappush(heads, (task.rank, task.task_id, place, Candidate(task, candidate.project)))

@@ -29,7 +29,8 @@ async def ask_for_title(tools: Tools, task: Task, project: Project, agent: str) 
         initial_prompt=f"Give this piece of work a title of at most {rules.LONGEST_TITLE} letters.\n{fenced(task.description)}\n{HOW}",
     )
     about = hashlib.sha256(task.description.encode()).hexdigest()[:16]
-    return await ask(tools, f"title:{task.task_id}:{about}", request, task_id=task.task_id, ticket_id=task.ticket_id)
+    whose = {"task_id": task.task_id, "ticket_id": task.ticket_id, "spec_id": task.spec_id}
+    return await ask(tools, f"title:{task.task_id}:{about}", request, **whose)
 
 
 async def take_titles(tools: Tools) -> int:

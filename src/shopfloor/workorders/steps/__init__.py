@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -14,6 +15,7 @@ from shopfloor.kit.blobs import BlobStore
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Database, Session
 from shopfloor.projects.models import Project
+from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.sandboxes.service import Sandboxes
 from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 
@@ -68,6 +70,15 @@ class Claimer(Protocol):
         """Begin to start the sandbox, once the transaction is through. `looking` is the look for the order's base, if one was begun."""
 
 
+@dataclass(frozen=True)
+class Heir:
+    """Who takes the place of a sandbox that is about to leave it."""
+
+    name: str
+    take: Callable[[SandboxState, str], Awaitable[bool]]
+    """Moves the sandbox out of its place, with the reason, and starts what comes next; False: nothing was done."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tools:
     """What the steps work with."""
@@ -87,6 +98,8 @@ class Tools:
     """Work order id -> set when something happened to it."""
     engines: list[Claimer] = field(default_factory=list)
     """The engine of this process, if it has one."""
+    heirs: dict[str, Heir] = field(default_factory=dict)
+    """Sandbox id -> its heir, if one was appointed."""
     early: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     """Attempt id -> the start of its sandbox, begun when it was claimed, until `prepare` takes it."""
     uploads: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -97,6 +110,12 @@ class Tools:
     def claimer(self) -> Claimer | None:
         """The engine of this process when it may well have a place: whether it has is found out by claiming."""
         return self.engines[0] if self.engines and len(self.news) < self.settings.max_sandboxes else None
+
+    async def leave(self, sandbox_id: str, to: SandboxState, *, reason: str = "") -> None:
+        """Move a sandbox that has done its work out of its place, which its heir takes in the same transaction."""
+        heir = self.heirs.pop(sandbox_id, None)
+        if heir is None or not await heir.take(to, reason):
+            await self.sandboxes.move(sandbox_id, to, reason=reason)
 
     def tell(self, order_id: str) -> None:
         """Wake whoever watches an order in this process."""

@@ -17,10 +17,11 @@ class NoAnswer(Conflict):
     """The agent that was asked did not answer."""
 
 
-async def ask(
-    tools: Tools, question: str, request: CreateAgentWorkOrderRequest, *, task_id: str | None, ticket_id: str | None
-) -> WorkOrder:
-    """The order that answers the question: the one that was asked before, else a new one. Raises what `terms` refuses."""
+async def ask(tools: Tools, question: str, request: CreateAgentWorkOrderRequest, **whose: str | None) -> WorkOrder:
+    """The order that answers the question: the one that was asked before, else a new one; `whose` task, ticket and spec.
+
+    Raises what `terms` refuses.
+    """
     columns = await terms(tools, request)
     async with tools.database.transaction() as session:
         if (found := await queries.asked(session, question)) is not None:
@@ -31,8 +32,7 @@ async def ask(
             **columns,
             question=question,
             offers=False,
-            task_id=task_id,
-            ticket_id=ticket_id,
+            **whose,
         )
     tools.claimable.set()
     return order

@@ -14,6 +14,7 @@ from shopfloor.workorders.rules import AttemptState
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.ask import ANSWER_FILE, MOST_ANSWER
 from shopfloor.workorders.steps.receive import import_commits
+from shopfloor.workorders.steps.reflect import reflect
 from shopfloor.workorders.steps.run import finish
 
 logger = log.get(__name__)
@@ -37,6 +38,7 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
     async with tools.database.transaction() as session:
         order, attempt = await queries.locked_attempt(session, attempt_id)
         await service.step_attempt(session, attempt, AttemptState.DELIVERING)
+        await reflect(session, order)
     if queries.ended(attempt):
         return
     result = attempt.result or {}
@@ -48,11 +50,11 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
         async with tools.database.reading() as session:
             refused, why = await gateway.refusal(session, attempt_id)
         if refused == LIMITED and not stopped:
-            await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=why)
+            await tools.leave(attempt.sandbox_id, SandboxState.FAILED, reason=why)
             await finish(tools, attempt_id, AttemptState.PAUSED, why)
             return
         reason = why or reason
-        await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=reason)
+        await tools.leave(attempt.sandbox_id, SandboxState.FAILED, reason=reason)
         await finish(tools, attempt_id, state, f"{result.get('status')}: {reason}")
         return
     try:
@@ -61,12 +63,12 @@ async def deliver(tools: Tools, attempt_id: str) -> None:
     except Unavailable:
         raise
     except Problem as problem:
-        await tools.sandboxes.move(attempt.sandbox_id, SandboxState.FAILED, reason=problem.message)
+        await tools.leave(attempt.sandbox_id, SandboxState.FAILED, reason=problem.message)
         await finish(
             tools, attempt_id, AttemptState.FAILED, f"{problem.code}: {problem.message} {problem.hint}".strip()
         )
         return
-    await tools.sandboxes.move(attempt.sandbox_id, SandboxState.COMPLETED)
+    await tools.leave(attempt.sandbox_id, SandboxState.COMPLETED)
     await finish(tools, attempt_id, AttemptState.DONE, reason)
 
 

@@ -37,14 +37,16 @@ class Glance:
 async def watch(tools: Tools, attempt_id: str) -> str:
     """`go`: still running; `deliver`: a result is there; `stop`: the attempt is over."""
     loop = asyncio.get_running_loop()
+    async with tools.database.reading() as session:
+        order_id = (await queries.attempt(session, attempt_id)).work_order_id
+    news = tools.news.setdefault(order_id, asyncio.Event())
     until, renewed = loop.time() + SLICE_SECONDS, 0.0
     gone_for = 0
     while loop.time() < until:
+        news.clear()
         async with tools.database.reading() as session:
             seen = await glance(session, attempt_id)
         listening = tools.ears.listened()
-        news = tools.news.setdefault(seen.order.agent_work_order_id, asyncio.Event())
-        news.clear()
         if queries.ended(seen.attempt):
             return "stop"
         if seen.attempt.result is not None:

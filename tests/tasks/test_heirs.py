@@ -1,0 +1,134 @@
+"""A place that is left goes to its heir in the same transaction."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from shopfloor.events.models import EventRow
+from shopfloor.forges.mirrors.mirror import Base
+from shopfloor.kit.db import Database
+from shopfloor.sandboxes.rules import SandboxState
+from shopfloor.tasks import service
+from shopfloor.tasks.steps import dispatch as steps
+from shopfloor.workorders.steps import Claimed
+from tests.tasks.world import Claims, World, opened
+
+
+@pytest.fixture
+async def full(database: Database, database_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """Two places, both taken."""
+    async with opened(database_url, tmp_path, max_sandboxes=2) as world:
+        project = await world.project()
+        for _ in range(2):
+            await world.task(project)
+        assert len(await world.dispatched()) == 2
+        yield world
+
+
+async def leaving(world: World, number: int = 0, claims: Claims | None = None) -> str:
+    """A sandbox whose heir is appointed; answers its id."""
+    sandbox_id = (await world.show((await world.running())[number])).sandbox_id or ""
+    await steps.appoint(world.tools, claims or world.claims, sandbox_id)
+    return sandbox_id
+
+
+async def leave(world: World, sandbox_id: str) -> None:
+    await world.tools.leave(sandbox_id, SandboxState.TERMINATED)
+
+
+async def free(world: World) -> bool:
+    async with world.database.reading() as session:
+        return await world.tools.sandboxes.has_place(session)
+
+
+async def more(world: World, **fields: str) -> str:
+    return await world.task((await world.show((await world.running())[0])).project_id, **fields)
+
+
+async def fact(world: World, entity_id: str, after: str) -> EventRow:
+    async with world.database.reading() as session:
+        mine = EventRow.entity_id == entity_id, EventRow.payload.contains(f'"after":"{after}"')
+        found: EventRow = (await session.scalars(sa.select(EventRow).where(*mine))).one()
+        return found
+
+
+async def test_the_heir_starts_in_the_transaction_that_frees_the_place(full: World) -> None:
+    heir = await more(full)
+    sandbox_id = await leaving(full)
+    await leave(full, sandbox_id)
+    left, taken = await fact(full, sandbox_id, "TERMINATED"), await fact(full, heir, "running")
+    assert (left.id < taken.id, left.xid) == (True, taken.xid)
+    assert not await free(full)
+
+
+async def test_two_that_leave_have_different_heirs(full: World) -> None:
+    heirs = [await more(full), await more(full)]
+    for sandbox_id in [await leaving(full, 0), await leaving(full, 1)]:
+        await leave(full, sandbox_id)
+    assert await full.statuses(*heirs) == ["running", "running"]
+
+
+async def test_a_task_changed_since_it_was_chosen_is_not_started_as_it_was(full: World) -> None:
+    heir = await more(full, description="Do this")
+    sandbox_id = await leaving(full)
+    async with full.database.transaction() as session:
+        await service.change(session, heir, full.tools.settings.scheduling, description="Do that")
+    await leave(full, sandbox_id)
+    assert (await full.statuses(heir), await free(full)) == (["pending"], True)
+
+
+async def test_a_place_is_free_whose_heir_was_cancelled(full: World) -> None:
+    heir = await more(full)
+    sandbox_id = await leaving(full)
+    async with full.database.transaction() as session:
+        await service.cancel(session, heir)
+    await leave(full, sandbox_id)
+    assert await free(full)
+
+
+async def test_a_place_is_free_whose_heir_cannot_be_claimed(full: World) -> None:
+    class Broken(Claims):
+        async def claim(self, session: object) -> None:
+            raise RuntimeError("no")
+
+    heir = await more(full)
+    sandbox_id = await leaving(full, claims=Broken(full.tools))
+    await leave(full, sandbox_id)
+    assert (await full.statuses(heir), await free(full)) == (["pending"], True)
+
+
+async def test_the_heir_is_begun_in_no_context(full: World) -> None:
+    """The engine's step that made room is not its parent: a workflow begun within another's step waits to be adopted."""
+    step: ContextVar[str] = ContextVar("step", default="none")
+    seen: list[str] = []
+
+    class Seeing(Claims):
+        def start(self, claimed: Claimed, looking: asyncio.Future[Base] | None = None) -> None:
+            seen.append(step.get())
+            super().start(claimed, looking)
+
+    await more(full)
+    sandbox_id = await leaving(full, claims=Seeing(full.tools))
+    step.set("deliver")
+    await leave(full, sandbox_id)
+    assert seen == ["none"]
+
+
+async def test_an_old_choice_counts_no_more(full: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came into the queue since may be more urgent."""
+    monkeypatch.setattr(steps, "CHOSEN_SECONDS", 0.0)
+    heir = await more(full)
+    await leave(full, await leaving(full))
+    assert (await full.statuses(heir), await free(full)) == (["pending"], True)
+
+
+async def test_nobody_is_appointed_whose_order_would_be_refused(full: World) -> None:
+    await more(full, description="x" * 200_000)
+    sandbox_id = await leaving(full)
+    assert full.tools.heirs == {}
+    await leave(full, sandbox_id)
+    assert await free(full)
