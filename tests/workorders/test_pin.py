@@ -162,6 +162,22 @@ async def test_a_commit_of_another_order_is_not_taken_for_its_own(bench: Bench) 
     assert "refs/heads/stolen" in found["files"].note
 
 
+async def test_a_repository_that_became_a_link_lends_no_commit_of_another_order(bench: Bench) -> None:
+    """The link is followed by nobody, not on the way to what lies below it either."""
+    await bench.sh(f"echo a > a; git add a; git {ID} commit -qm other")
+    await bench.pins()
+    async with bench.tools.database.transaction() as session:
+        await session.execute(sa.update(WorkOrder).values(status="failed"))
+    facts: list[dict[str, Any]] = []
+    await set_up(bench.tools, facts.append, bench.place, "local")
+    second = Bench(bench.tools, bench.place, facts[0], "local")
+    await second.sh(f"echo mine > mine.txt; rm -rf .git; ln -s '{bench.orders}' .git")
+    found = await second.pins()
+    assert "commits" not in found
+    assert ".git is a link" in found["files"].note
+    assert second.held(found["files"])["files/mine.txt"] == b"mine\n"
+
+
 @pytest.mark.parametrize("bench", ["git_branch", "git_worktree"], indirect=True)
 async def test_without_isolation_links_to_the_host_are_not_followed_either(bench: Bench) -> None:
     secret = bench.place / "secret"
