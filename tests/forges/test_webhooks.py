@@ -297,6 +297,28 @@ async def test_a_review_of_our_change_names_its_order(
     assert (kind, told["work_order_id"], told["verdict"]) == ("forge.review_submitted", "wo-1", "commented")
 
 
+@pytest.mark.parametrize(
+    "spelled",
+    [f"https://github.com/{NAME.upper()}", f"ssh://git@github.com/{NAME}", f"https://github.com/{NAME}"],
+    ids=["in capitals", "by ssh", "as the forge does"],
+)
+async def test_a_review_finds_its_change_however_its_repository_was_spelled(
+    door: httpx.AsyncClient, database: Database, house: Repositories, spelled: str
+) -> None:
+    await offer(database, repository_url=spelled)
+    await deliver(door, "pull_request_review.submitted")
+    ((_, told),) = await heard(database, house)
+    assert told["work_order_id"] == "wo-1"
+
+
+async def test_a_review_does_not_find_a_change_of_the_same_number_elsewhere(
+    door: httpx.AsyncClient, database: Database, house: Repositories
+) -> None:
+    await offer(database, repository_url=f"https://git.example.org/{NAME}")
+    await deliver(door, "pull_request_review.submitted")
+    assert await heard(database, house) == []
+
+
 async def test_a_review_of_somebody_elses_change_is_nothing(
     door: httpx.AsyncClient, database: Database, house: Repositories
 ) -> None:

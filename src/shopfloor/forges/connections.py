@@ -136,6 +136,10 @@ class Connections:
         """`https://host` as the operator wrote it."""
         return self.forges[host][0]
 
+    def canonical(self, address: Address) -> str:
+        """The address of a connected repository as its forge tells it, however a person spelled it; capitals stay."""
+        return f"{self.origin(_netloc(address))}/{address.owner}/{address.name}"
+
     def polled(self) -> list[str]:
         """Addresses of the repositories that are to be polled."""
         return [

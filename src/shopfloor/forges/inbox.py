@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shopfloor.events import log as events
 from shopfloor.events.catalog.forges import ForgeDeliveryReceived, ForgeEvent
+from shopfloor.forges import queries
 from shopfloor.forges.models import Change, Delivery
 from shopfloor.forges.signals import PER_HOUR, REVIEWS, Signal
 from shopfloor.kit.db import Session, db_time
@@ -63,7 +64,8 @@ async def too_many(session: Session, repository_url: str, number: int | None) ->
 
 async def ours(session: Session, repository_url: str, signal: Signal) -> Change | None:
     """The change of ours that a signal is about: by its number, else by its branch and commit."""
-    here = sa.select(Change).where(Change.repository_url == repository_url).order_by(Change.created_at.desc()).limit(1)
+    mine = queries.names(Change.repository_url, repository_url)
+    here = sa.select(Change).where(mine).order_by(Change.created_at.desc()).limit(1)
     if signal.number is not None:
         return await session.scalar(here.where(Change.number == signal.number))
     return await session.scalar(here.where(Change.head_commit == signal.head_commit, Change.state == "open"))

@@ -148,6 +148,13 @@ def _local(path: str) -> Address:
     return Address(path, Kind.FILE, "", "local", name.removesuffix(".git") or name)
 
 
+def spellings(repository: Address) -> list[str]:
+    """Every way, in small letters, to write the address of a forge's repository: by https and ssh, with `.git` and without."""
+    host, path = re.sub(r":\d+$", "", repository.host), f"{repository.owner}/{repository.name}"
+    starts = (f"https://{repository.host}", f"http://{repository.host}", f"ssh://git@{host}")
+    return [f"{start}/{path}{end}".lower() for start in starts for end in ("", ".git")]
+
+
 def file_url(path: str) -> str:
     """A local path as git takes it without guessing."""
     return "file://" + quote(path)
