@@ -180,6 +180,8 @@ class Connections:
         found = self.settings(address)
         if found is None or not _credential(found) or address.kind not in {Kind.HTTPS, Kind.HTTP}:
             return None
+        if address.kind != urlsplit(self.origin(_netloc(address))).scheme.lower():
+            return None  # what is meant for https is not shown to everybody on the way
         return Credential(address.origin, await self._token(address, write=write, fresh=write))
 
     async def _token(self, address: Address, *, write: bool, fresh: bool) -> str:
