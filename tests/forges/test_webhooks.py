@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 
 from shopfloor.events.models import EventRow
-from shopfloor.forges import routes, signals
+from shopfloor.forges import inbox, routes, signals
 from shopfloor.forges.connections import Connections
 from shopfloor.forges.models import Change, Delivery
 from shopfloor.forges.service import Repositories
@@ -285,6 +285,43 @@ async def test_what_the_forge_cannot_be_asked_about_waits(
     github.limited_until = time.time() + 3000
     assert await heard(database, house) == []
     github.limited_until = 0
+    assert len(await heard(database, house)) == 1
+
+
+async def test_what_came_while_our_token_was_refused_is_handled_once_it_is_good_again(
+    door: httpx.AsyncClient, database: Database, house: Repositories, github: GitHubServer
+) -> None:
+    await deliver(door, "issues.labeled")
+    github.tokens[TOKEN].expired = True
+    assert await heard(database, house) == []
+    github.tokens[TOKEN].expired = False
+    assert len(await heard(database, house)) == 1
+
+
+async def test_a_forge_that_is_gone_keeps_nobody_elses_deliveries_waiting(
+    door: httpx.AsyncClient, database: Database, house: Repositories
+) -> None:
+    """However many of its own wait."""
+    gone = ForgeSettings(kind="forgejo", api_url="http://127.0.0.1:9", token_env="FORGE_WRITER", trigger_label="bug")
+    house.connections.forges["gone.example"] = ("https://gone.example", gone)
+    about = {"kind": signals.Kind.LABELED, "host": "gone.example", "repository": "a/b", "actor": "x", "label": "bug"}
+    async with database.transaction() as session:
+        for number in range(1, 61):
+            signal = signals.Signal(**about, number=number)
+            row = {"delivery_id": f"hook:gone.example:{number}", "repository_url": "https://gone.example/a/b"}
+            await inbox.keep(session, **row, event="issues", signal=signal)
+    await deliver(door, "issues.labeled")
+    assert len(await heard(database, house)) == 1
+
+
+async def test_a_delivery_that_cannot_be_understood_any_more_keeps_no_other_waiting(
+    door: httpx.AsyncClient, database: Database, house: Repositories
+) -> None:
+    """It may have been stored by another version."""
+    await deliver(door, "issue_comment.created")
+    async with database.transaction() as session:
+        await session.execute(sa.update(Delivery).values(signal={"kind": "comment_made", "strange": 1}))
+    await deliver(door, "issues.labeled", number="2")
     assert len(await heard(database, house)) == 1
 
 

@@ -1,6 +1,6 @@
 """What forges tell, kept once and handled once: the only writer of its table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -36,10 +36,12 @@ async def keep(session: Session, *, delivery_id: str, repository_url: str, event
     return True
 
 
-async def waiting(session: Session, *, limit: int = 50) -> Sequence[Delivery]:
-    """What nobody has handled yet, oldest first."""
-    query = sa.select(Delivery).where(Delivery.state == "waiting").order_by(Delivery.received_at).limit(limit)
-    return (await session.scalars(query)).all()
+async def waiting(session: Session, *, silent: Collection[str] = (), odd: Collection[str] = ()) -> Delivery | None:
+    """The oldest delivery that nobody has handled yet, but none of some repositories, and none of some ids."""
+    query = sa.select(Delivery).where(
+        Delivery.state == "waiting", Delivery.repository_url.not_in(silent), Delivery.delivery_id.not_in(odd)
+    )
+    return await session.scalar(query.order_by(Delivery.received_at).limit(1))
 
 
 async def settle(session: Session, delivery_id: str, *, note: str = "", fact: ForgeEvent | None = None) -> bool:

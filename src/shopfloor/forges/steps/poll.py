@@ -14,14 +14,15 @@ from shopfloor.forges.service import Repositories
 from shopfloor.forges.signals import Kind, Signal
 from shopfloor.kit import log
 from shopfloor.kit.config import ForgeSettings
-from shopfloor.kit.db import Database
+from shopfloor.kit.db import AWAY, Database
 from shopfloor.kit.errors import Problem
 
 logger = log.get(__name__)
 
 FIRST_LOOK = timedelta(days=1)
 """How far back the first poll of a process reads comments."""
-OVERLAP = timedelta(minutes=2)
+OVERLAP = timedelta(minutes=15)
+"""How much is read again, as the forge's clock may go behind ours; what is known is known by its key."""
 MOST_CHANGES = 1000
 
 
@@ -131,4 +132,8 @@ async def keep_polling(database: Database, repositories: Repositories, *, awake:
                 since[url] = began - OVERLAP
             except Problem as problem:
                 logger.warning("forge_poll_failed", repository_url=url, code=problem.code, reason=problem.message)
+            except AWAY:
+                raise
+            except Exception:  # the others must not wait for this one
+                logger.exception("forge_poll_failed", repository_url=url)
         await asyncio.sleep(1)
