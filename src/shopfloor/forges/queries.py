@@ -65,6 +65,17 @@ async def listing(
     return (await session.scalars(page)).all(), total or 0
 
 
+async def needed(session: Session, change: Change) -> bool:
+    """Whether another open change stands on a change's branch, or is this very branch."""
+    others = sa.select(Change.change_id).where(
+        Change.state == "open",
+        Change.change_id != change.change_id,
+        names(Change.repository_url, change.repository_url),
+        sa.or_(Change.base_branch == change.head_branch, Change.head_branch == change.head_branch),
+    )
+    return await session.scalar(others.limit(1)) is not None
+
+
 async def with_open_changes(session: Session) -> Sequence[str]:
     """The repositories that have open changes."""
     return (await session.scalars(sa.select(Change.repository_url).where(Change.state == "open").distinct())).all()

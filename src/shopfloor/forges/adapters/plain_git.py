@@ -86,7 +86,7 @@ class PlainGit:
         return False
 
     async def base_of_others(self, draft: Draft) -> bool:
-        """Nobody but us knows of changes here; our table is asked elsewhere."""
+        """Nobody but us knows of changes here, and our table is asked first (see `queries.needed`)."""
         del draft
         return False
 
