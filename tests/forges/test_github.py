@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shopfloor.forges import inbox, signals
 from shopfloor.forges.adapters._pulls import MergeRefused, NothingToReview
 from shopfloor.forges.adapters._wire import (
     ForgeFailed,
@@ -21,7 +23,9 @@ from shopfloor.forges.adapters._wire import (
     RightMissing,
     TokenRefused,
 )
+from shopfloor.forges.models import Delivery
 from shopfloor.forges.port import ChangeWithdrawn, Draft
+from shopfloor.forges.steps import hear
 from shopfloor.forges.steps import merge as merging
 from shopfloor.forges.steps.verify import verify
 from shopfloor.kit.db import Database
@@ -238,6 +242,22 @@ async def test_the_text_is_the_repositorys_own_template_filled(
     assert pull["body"].startswith("## Summary\n\nAs asked.\n")
     for part in ("- [ ] I read it", "Fixes #7", "| tests | 12 passed |", "<!-- shopfloor:order=wo-1 -->"):
         assert part in pull["body"]
+
+
+async def test_a_check_that_failed_before_its_change_was_written_down_still_counts(
+    world: World, database: Database, draft: Draft
+) -> None:
+    """A forge may tell of it while we are still recording the change, or its new commit."""
+    place: dict[str, Any] = {"host": world.api_url.removeprefix("http://"), "repository": world.name, "actor": ""}
+    signal = signals.Signal(kind=signals.Kind.CHECKS_FAILED, item="ci", head_commit=draft.head_commit, **place)
+    async with database.transaction() as session:
+        row = {"delivery_id": "hook:1", "repository_url": world.url, "event": "check_run"}
+        await inbox.keep(session, **row, signal=signal)
+    await hear.handle_waiting(database, world.house)
+    await offered(world, database, draft)
+    await hear.handle_waiting(database, world.house)
+    async with database.reading() as session:
+        assert (await session.get_one(Delivery, "hook:1")).work_order_id == draft.work_order_id
 
 
 async def test_an_issue_is_closed_only_from_the_default_branch(world: World, database: Database, draft: Draft) -> None:

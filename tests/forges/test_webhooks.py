@@ -304,7 +304,13 @@ async def test_a_forge_that_is_gone_keeps_nobody_elses_deliveries_waiting(
     """However many of its own wait."""
     gone = ForgeSettings(kind="forgejo", api_url="http://127.0.0.1:9", token_env="FORGE_WRITER", trigger_label="bug")
     house.connections.forges["gone.example"] = ("https://gone.example", gone)
-    about = {"kind": signals.Kind.LABELED, "host": "gone.example", "repository": "a/b", "actor": "x", "label": "bug"}
+    about: dict[str, Any] = {
+        "kind": signals.Kind.LABELED,
+        "host": "gone.example",
+        "repository": "a/b",
+        "actor": "x",
+        "label": "bug",
+    }
     async with database.transaction() as session:
         for number in range(1, 61):
             signal = signals.Signal(**about, number=number)

@@ -11,8 +11,10 @@ from shopfloor.events import log as events
 from shopfloor.events.catalog.forges import ForgeDeliveryReceived, ForgeEvent
 from shopfloor.forges import queries
 from shopfloor.forges.models import Change, Delivery
-from shopfloor.forges.signals import PER_HOUR, REVIEWS, Signal
+from shopfloor.forges.signals import PER_HOUR, REVIEWS, Kind, Signal
 from shopfloor.kit.db import Session, db_time
+
+NOT_OURS, NOT_OUR_HEAD = "not a change of ours", "not the head of a change of ours"
 
 
 async def keep(session: Session, *, delivery_id: str, repository_url: str, event: str, signal: Signal | None) -> bool:
@@ -71,6 +73,15 @@ async def ours(session: Session, repository_url: str, signal: Signal) -> Change 
     if signal.number is not None:
         return await session.scalar(here.where(Change.number == signal.number))
     return await session.scalar(here.where(Change.head_commit == signal.head_commit, Change.state == "open"))
+
+
+async def reconsider(session: Session, change: Change) -> None:
+    """Let what was 'not ours' wait once more if it is about a change, or its new commit, that is only now written down: forges are quick."""
+    about = [Delivery.signal_key.startswith(f"{Kind.CHECKS_FAILED}:{change.head_commit}:", autoescape=True)]
+    about += [Delivery.number == change.number] if change.number is not None else []
+    here = queries.names(Delivery.repository_url, change.repository_url)
+    mine = (Delivery.state == "ignored", Delivery.note.in_((NOT_OURS, NOT_OUR_HEAD)), here, sa.or_(*about))
+    await session.execute(sa.update(Delivery).where(*mine).values(state="waiting", note=""))
 
 
 async def forget(session: Session, *, days: float = 30) -> int:

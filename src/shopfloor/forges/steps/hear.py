@@ -148,9 +148,9 @@ def _unasked(signal: Signal, change: Change | None, settings: ForgeSettings) -> 
             asked = settings.mention.lower() in signal.text.lower()
             return "" if asked else "does not address us"
         case Kind.CHECKS_FAILED:
-            return "" if change and change.head_commit == signal.head_commit else "not the head of a change of ours"
+            return "" if change and change.head_commit == signal.head_commit else inbox.NOT_OUR_HEAD
         case _:
-            return "" if change else "not a change of ours"
+            return "" if change else inbox.NOT_OURS
 
 
 async def _forbidden(repositories: Repositories, url: str, signal: Signal) -> str:
