@@ -107,6 +107,16 @@ async def test_many_fetches_leave_few_packs(house: Repositories, work: Path, mon
     assert await house.golden(str(work), tip)
 
 
+async def test_what_a_killed_fetch_had_begun_to_take_in_is_removed_by_the_next(house: Repositories, work: Path) -> None:
+    """A slow origin's fetch is cut off by every look at it."""
+    mirror = await house.mirror(str(work))
+    part = mirror / "objects" / "pack" / "tmp_pack_hUx7Qa"
+    part.write_bytes(b"half of it")
+    commit(work, "second")
+    await house.sync(str(work))
+    assert not part.exists()
+
+
 async def test_a_repository_with_sha256_works_to_the_end(house: Repositories, place: Path) -> None:
     place.joinpath("wide").mkdir()
     git("init", "-q", "--object-format=sha256", cwd=place / "wide")

@@ -32,6 +32,7 @@ class GitHubServer(GitServer):
         self.app_keys: dict[str, str] = {}
         """App id -> public key."""
         self.minted: list[dict[str, Any]] = []
+        self.app_rights_missing = False
         self._next = 100
         self._spec = json.loads(GITHUB.read_text())
 
@@ -143,6 +144,8 @@ class GitHubServer(GitServer):
             if path.removeprefix("/repos/").removesuffix("/installation") not in self.repos:
                 raise Refusal(404, "Not Found")
             return 200, self.like("get", "/repos/{owner}/{repo}/installation", "200", id=77)
+        if self.app_rights_missing:
+            raise Refusal(422, "The permissions requested are not granted to this installation.")
         made = f"ghs_{self.number()}aaaaaaaaaaaaaaaa"
         self.minted.append(body)
         level = "write" if body["permissions"].get("contents") == "write" else "read"

@@ -219,8 +219,7 @@ class PullRequests:
             raise BaseGone(f"{draft.repository_url} has no branch {draft.base_branch!r}")
         seen = await self.host.mergeable(draft.repository_url, base, draft.head_commit)
         if not seen.clean:
-            named = ", ".join(seen.conflicts[:5])
-            raise NotMergeable(f"conflicts with {draft.base_branch} in {named}", conflicts=seen.conflicts[:100])
+            raise NotMergeable(f"conflicts with {draft.base_branch} in {seen.where}", conflicts=seen.conflicts[:100])
 
     async def landed(self, draft: Draft, planned: str | None) -> str | None:
         """Ask the forge; it also tells of merges that people made there."""

@@ -107,8 +107,9 @@ class PlainGit:
     async def _commit(self, draft: Draft, base: str, *, squash: bool) -> str:
         merged = await self.host.mergeable(draft.repository_url, base, draft.head_commit)
         if not merged.clean:
-            named = ", ".join(merged.conflicts[:5])
-            raise NotMergeable(f"conflicts with {draft.base_branch} in {named}", conflicts=merged.conflicts[:100])
+            raise NotMergeable(
+                f"conflicts with {draft.base_branch} in {merged.where}", conflicts=merged.conflicts[:100]
+            )
         if squash and not merged.adds:
             raise NothingToMerge(f"{draft.base_branch} already holds everything that {draft.head_branch} brings")
         trailer = f"Shopfloor-Order: {draft.work_order_id}"

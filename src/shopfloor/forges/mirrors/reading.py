@@ -156,6 +156,8 @@ async def mergeable(place: Place, base: str, head: str) -> Mergeable:
     merged = await git.call(
         *("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", base, head), git_dir=place.orders
     )
+    if "unrelated histories" in merged.stderr:
+        return Mergeable(clean=False, tree="")
     if merged.exit_code not in {0, 1} or not merged.stdout:
         raise git.failure(("merge-tree",), merged)
     tree, *names = merged.stdout.decode(errors="replace").rstrip("\0").split("\0")
