@@ -257,3 +257,4 @@ async def test_a_read_only_server_can_be_read_but_not_written(
     house.credentials = credentials
     found = await verify(client, server.url("origin.git"))
     assert (found["verification_success"], found["can_write"]) == (True, False)
+    assert "push" in found["hint"]
