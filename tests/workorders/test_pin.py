@@ -300,6 +300,15 @@ async def test_where_the_mirror_is_gone_the_repository_is_kept_as_it_lies(bench:
     assert any(name.startswith("git/refs/heads/") for name in held)
 
 
+async def test_what_its_gate_refused_to_the_last_is_told_before_a_sandbox_goes(bench: Bench) -> None:
+    line = {"at": 1.0, "method": "CONNECT", "target": "evil.example:443", "why": "it is not on the allow list"}
+    (bench.upper.parent.parent / "denied.jsonl").write_text(json.dumps(line) + "\n")
+    await bench.tools.sandboxes.terminate(bench.told["sandbox"], reason="deleted by a person", grace_seconds=0)
+    async with bench.tools.database.reading() as session:
+        told = (await session.scalars(sa.select(EventRow).where(EventRow.event_type == "egress.denied"))).all()
+    assert ["evil.example:443" in one.payload for one in told] == [True]
+
+
 async def test_no_more_than_allowed_is_kept_and_the_rest_is_named(bench: Bench) -> None:
     bench.tools.settings.retention.pin_bytes = 1000
     await bench.sh("head -c 400 /dev/urandom > small; head -c 5000 /dev/urandom > large; truncate -s 3G sparse")
