@@ -33,6 +33,7 @@ from shopfloor.kit.errors import Problem
 from tests.forges.support import age, commit
 from tests.forges.worlds import TOKEN, VARIABLES, World, allow, delivered, hosted
 from tests.support.github_server import GitHubServer
+from tests.support.hub_state import Token
 from tests.support.platform import git
 
 
@@ -227,6 +228,28 @@ async def test_a_deleted_fork_is_read_over(world: World, draft: Draft) -> None:
     assert number
     world.repo.pulls[number]["head"]["repo"] = None
     assert await forge.landed(replace(draft, number=number), None) is None
+
+
+async def test_a_change_of_a_deleted_fork_is_not_taken_for_ours(
+    world: World, github: GitHubServer, draft: Draft
+) -> None:
+    """Anybody can name a branch of a fork like ours, and then delete the fork."""
+    theirs = github.new_pull(world.name, 900, {"title": "t", "head": draft.head_branch, "base": "main"}, Token("me"))
+    theirs["head"] |= {"repo": None, "sha": "e" * 40}
+    world.repo.pulls[900] = theirs
+    made = await world.house.adapter(world.url).open_change(draft)
+    assert made.number != 900
+
+
+@pytest.mark.parametrize("count", [3, 50, 60])
+async def test_a_list_that_does_not_come_in_pages_is_read_once(world: World, github: GitHubServer, count: int) -> None:
+    """Forgejo gives all comments of an issue at once, whatever page is asked for."""
+    number = github.add_issue(world.repo)
+    for one in range(count):
+        github.say(world.repo, number, "me", f"comment {one}")
+    github.unpaged = True
+    said = await world.house.adapter(world.url).comments(world.url, number)
+    assert [one.body for one in said] == [f"comment {one}" for one in range(count)]
 
 
 async def test_the_text_is_the_repositorys_own_template_filled(

@@ -33,6 +33,7 @@ class GitHubServer(GitServer):
         """App id -> public key."""
         self.minted: list[dict[str, Any]] = []
         self.app_rights_missing = False
+        self.unpaged = False
         self._next = 100
         self._spec = json.loads(GITHUB.read_text())
 
@@ -170,7 +171,7 @@ class GitHubServer(GitServer):
             verb, _, path = pattern.partition(" ")
             if verb == method and (found := re.fullmatch(path, rest)):
                 status, said = answer(name, repo, who, body, query, *found.groups())
-                if isinstance(said, list) and method == "GET":
+                if isinstance(said, list) and method == "GET" and not self.unpaged:
                     said = said[(page[0] - 1) * page[1] : page[0] * page[1]]
                 return status, said
         raise Refusal(404, "Not Found")
@@ -249,7 +250,8 @@ class GitHubServer(GitServer):
         """The pull request with where its ends stand now and whether it merges."""
         if pull["state"] == "open":
             for end in ("head", "base"):
-                pull[end]["sha"] = repo.tip(pull[end]["ref"]) or pull[end]["sha"]
+                if pull[end]["repo"] is not None:
+                    pull[end]["sha"] = repo.tip(pull[end]["ref"]) or pull[end]["sha"]
             pull["mergeable"] = self._tree(repo, pull) is not None
         return pull
 

@@ -12,6 +12,7 @@ from shopfloor.forges.adapters._shapes import (
     IssueShape,
     Person,
     Pull,
+    Ref,
     Repository,
     ReviewShape,
     Shape,
@@ -94,8 +95,12 @@ class PullRequests:
     ) -> list[S]:
         """All of a list, as far as anybody wants to read."""
         found: list[S] = []
+        before: Any = None
         for page in range(1, pages + 1):
             part = await self.get(url, path, **{self.size: PAGE}, page=page, **params)
+            if part == before:  # it does not come in pages
+                break
+            before = part
             found += [read(shape, one, path) for one in part or ()]
             if len(part or ()) < PAGE:
                 break
@@ -150,7 +155,7 @@ class PullRequests:
         mine = [
             pull
             for pull in await self.by_branch(draft)
-            if pull.head.ref == draft.head_branch and (pull.head.repo is None or same(pull.head.repo, draft))
+            if pull.head.ref == draft.head_branch and same(pull.head, draft)
         ]
         alive = [pull for pull in mine if pull.state == "open"]
         return next(iter(alive or [pull for pull in mine if pull.head.sha == draft.head_commit]), None)
@@ -391,6 +396,8 @@ def full_name(url: str) -> str:
     return quote(path)
 
 
-def same(repository: Repository, draft: Draft) -> bool:
-    """Whether the head is a branch of the repository itself and not of a fork."""
-    return repository.full_name.lower() in {"", full_name(draft.repository_url).lower()}
+def same(head: Ref, draft: Draft) -> bool:
+    """Whether the head is a branch of the repository itself and not of a fork, be that deleted meanwhile."""
+    if head.repo is None:
+        return head.sha == draft.head_commit
+    return head.repo.full_name.lower() in {"", full_name(draft.repository_url).lower()}
