@@ -217,8 +217,8 @@ class GitHubServer(GitServer):
         head, base = repo.tip(body["head"]), repo.tip(body["base"])
         if base is None or head is None:
             raise self.invalid("base" if base is None else "head", "invalid")
-        open_one = [p for p in repo.pulls.values() if p["state"] == "open" and p["head"]["ref"] == body["head"]]
-        if open_one:
+        mine = [p for p in repo.pulls.values() if p["head"]["ref"] == body["head"] and p["head"]["repo"] is not None]
+        if any(p["state"] == "open" for p in mine):
             raise self.invalid("", f"A pull request already exists for {name.partition('/')[0]}:{body['head']}.")
         if git("rev-list", "--count", f"{base}..{head}", cwd=repo.path) == "0":
             raise self.invalid("", f"No commits between {body['base']} and {body['head']}")
