@@ -23,7 +23,7 @@ from shopfloor.forges.signals import PER_HOUR, signature
 from shopfloor.forges.steps import hear
 from shopfloor.kit import http
 from shopfloor.kit.config import ForgeSettings
-from shopfloor.kit.db import Database
+from shopfloor.kit.db import Database, db_time
 from tests.forges.conftest import PROTOCOLS
 from tests.forges.support import bare, repository
 from tests.forges.worlds import TOKEN
@@ -406,3 +406,21 @@ async def test_a_close_on_the_forge_ends_the_change(
     async with database.reading() as session:
         assert (await session.get_one(Change, "chg-1")).state == "closed"
     assert kinds == ["forge.change_closed"]
+
+
+async def test_the_end_of_a_change_is_noticed_however_much_was_said_about_it(
+    door: httpx.AsyncClient, database: Database, house: Repositories, github: GitHubServer
+) -> None:
+    await offer(database)
+    repo = github.repos[NAME]
+    repo.pulls[2] = github.new_pull(NAME, 2, {"title": "t", "head": "main", "base": "main"}, Token("me"))
+    repo.pulls[2]["state"] = "closed"
+    async with database.transaction() as session:
+        for number in range(PER_HOUR):
+            row = Delivery(delivery_id=f"d{number}", repository_url=URL, event="issue_comment", number=2)
+            row.state, row.handled_at, row.reaction = "handled", db_time(), "continued"
+            session.add(row)
+    await deliver(door, "pull_request.closed")
+    await hear.handle_waiting(database, house)
+    async with database.reading() as session:
+        assert (await session.get_one(Change, "chg-1")).state == "closed"
