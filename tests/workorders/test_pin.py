@@ -145,6 +145,22 @@ async def test_a_commit_with_names_that_git_refuses_gets_in_nowhere(bench: Bench
             git("cat-file", "-e", evil, cwd=store)
 
 
+async def test_a_commit_of_more_files_than_can_be_listed_keeps_nothing_from_being_cleaned_up(bench: Bench) -> None:
+    """A few trees that name each other stand for more files than the world has."""
+    script = (
+        "echo mine > mine.txt; entry=$(printf '100644 blob %s\\tf' $(echo x | git hash-object -w --stdin));"
+        'for level in $(seq 12); do tree=$(for n in $(seq 10); do echo "${entry}$n"; done | git mktree);'
+        "entry=$(printf '040000 tree %s\\td' $tree); done;"
+        f"git update-ref HEAD $(git {ID} commit-tree $tree -p HEAD -m bomb)"
+    )
+    await bench.sh(script)
+    bomb = (bench.upper / ".git" / "refs" / "heads" / f"feat-{bench.told['order']}").read_text().strip()
+    found = await bench.pins()
+    assert set(found["commits"].facts["heads"].values()) == {bomb}
+    assert bench.held(found["files"])["files/mine.txt"] == b"mine\n"
+    assert "more files than can be listed" in found["commits"].note
+
+
 async def test_a_commit_of_another_order_is_not_taken_for_its_own(bench: Bench) -> None:
     """A name is no right: what another order committed must not become readable by naming it."""
     await bench.sh(f"echo a > a; git add a; git {ID} commit -qm other")
