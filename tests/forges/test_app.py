@@ -105,8 +105,8 @@ async def test_an_app_that_is_not_installed_is_told(world: World, app: Repositor
 async def test_a_right_that_an_app_lacks_is_told_in_githubs_words(
     world: World, app: Repositories, github: GitHubServer
 ) -> None:
-    github.app_rights_missing = True
-    with pytest.raises(AppRightMissing, match="not granted to this installation"):
+    github.broken["POST"] = [422]
+    with pytest.raises(AppRightMissing, match="Server Error"):
         await app.look(world.url)
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 
 from shopfloor.events.models import EventRow
-from shopfloor.forges import inbox, routes, signals
+from shopfloor.forges import routes, signals
 from shopfloor.forges.connections import Connections
 from shopfloor.forges.models import Change, Delivery
 from shopfloor.forges.service import Repositories
@@ -23,7 +23,7 @@ from shopfloor.forges.signals import PER_HOUR, signature
 from shopfloor.forges.steps import hear
 from shopfloor.kit import http
 from shopfloor.kit.config import ForgeSettings
-from shopfloor.kit.db import Database, db_time
+from shopfloor.kit.db import Database
 from tests.forges.conftest import PROTOCOLS
 from tests.forges.support import bare, repository
 from tests.forges.worlds import TOKEN
@@ -288,49 +288,6 @@ async def test_what_the_forge_cannot_be_asked_about_waits(
     assert len(await heard(database, house)) == 1
 
 
-async def test_what_came_while_our_token_was_refused_is_handled_once_it_is_good_again(
-    door: httpx.AsyncClient, database: Database, house: Repositories, github: GitHubServer
-) -> None:
-    await deliver(door, "issues.labeled")
-    github.tokens[TOKEN].expired = True
-    assert await heard(database, house) == []
-    github.tokens[TOKEN].expired = False
-    assert len(await heard(database, house)) == 1
-
-
-async def test_a_forge_that_is_gone_keeps_nobody_elses_deliveries_waiting(
-    door: httpx.AsyncClient, database: Database, house: Repositories
-) -> None:
-    """However many of its own wait."""
-    gone = ForgeSettings(kind="forgejo", api_url="http://127.0.0.1:9", token_env="FORGE_WRITER", trigger_label="bug")
-    house.connections.forges["gone.example"] = ("https://gone.example", gone)
-    about: dict[str, Any] = {
-        "kind": signals.Kind.LABELED,
-        "host": "gone.example",
-        "repository": "a/b",
-        "actor": "x",
-        "label": "bug",
-    }
-    async with database.transaction() as session:
-        for number in range(1, 61):
-            signal = signals.Signal(**about, number=number)
-            row = {"delivery_id": f"hook:gone.example:{number}", "repository_url": "https://gone.example/a/b"}
-            await inbox.keep(session, **row, event="issues", signal=signal)
-    await deliver(door, "issues.labeled")
-    assert len(await heard(database, house)) == 1
-
-
-async def test_a_delivery_that_cannot_be_understood_any_more_keeps_no_other_waiting(
-    door: httpx.AsyncClient, database: Database, house: Repositories
-) -> None:
-    """It may have been stored by another version."""
-    await deliver(door, "issue_comment.created")
-    async with database.transaction() as session:
-        await session.execute(sa.update(Delivery).values(signal={"kind": "comment_made", "strange": 1}))
-    await deliver(door, "issues.labeled", number="2")
-    assert len(await heard(database, house)) == 1
-
-
 async def test_a_review_of_our_change_names_its_order(
     door: httpx.AsyncClient, database: Database, house: Repositories
 ) -> None:
@@ -338,28 +295,6 @@ async def test_a_review_of_our_change_names_its_order(
     await deliver(door, "pull_request_review.submitted")
     ((kind, told),) = await heard(database, house)
     assert (kind, told["work_order_id"], told["verdict"]) == ("forge.review_submitted", "wo-1", "commented")
-
-
-@pytest.mark.parametrize(
-    "spelled",
-    [f"https://github.com/{NAME.upper()}", f"ssh://git@github.com/{NAME}", f"https://github.com/{NAME}"],
-    ids=["in capitals", "by ssh", "as the forge does"],
-)
-async def test_a_review_finds_its_change_however_its_repository_was_spelled(
-    door: httpx.AsyncClient, database: Database, house: Repositories, spelled: str
-) -> None:
-    await offer(database, repository_url=spelled)
-    await deliver(door, "pull_request_review.submitted")
-    ((_, told),) = await heard(database, house)
-    assert told["work_order_id"] == "wo-1"
-
-
-async def test_a_review_does_not_find_a_change_of_the_same_number_elsewhere(
-    door: httpx.AsyncClient, database: Database, house: Repositories
-) -> None:
-    await offer(database, repository_url=f"https://git.example.org/{NAME}")
-    await deliver(door, "pull_request_review.submitted")
-    assert await heard(database, house) == []
 
 
 async def test_a_review_of_somebody_elses_change_is_nothing(
@@ -406,21 +341,3 @@ async def test_a_close_on_the_forge_ends_the_change(
     async with database.reading() as session:
         assert (await session.get_one(Change, "chg-1")).state == "closed"
     assert kinds == ["forge.change_closed"]
-
-
-async def test_the_end_of_a_change_is_noticed_however_much_was_said_about_it(
-    door: httpx.AsyncClient, database: Database, house: Repositories, github: GitHubServer
-) -> None:
-    await offer(database)
-    repo = github.repos[NAME]
-    repo.pulls[2] = github.new_pull(NAME, 2, {"title": "t", "head": "main", "base": "main"}, Token("me"))
-    repo.pulls[2]["state"] = "closed"
-    async with database.transaction() as session:
-        for number in range(PER_HOUR):
-            row = Delivery(delivery_id=f"d{number}", repository_url=URL, event="issue_comment", number=2)
-            row.state, row.handled_at, row.reaction = "handled", db_time(), "continued"
-            session.add(row)
-    await deliver(door, "pull_request.closed")
-    await hear.handle_waiting(database, house)
-    async with database.reading() as session:
-        assert (await session.get_one(Change, "chg-1")).state == "closed"

@@ -32,7 +32,6 @@ class GitHubServer(GitServer):
         self.app_keys: dict[str, str] = {}
         """App id -> public key."""
         self.minted: list[dict[str, Any]] = []
-        self.app_rights_missing = False
         self.unpaged = False
         self._next = 100
         self._spec = json.loads(GITHUB.read_text())
@@ -145,8 +144,6 @@ class GitHubServer(GitServer):
             if path.removeprefix("/repos/").removesuffix("/installation") not in self.repos:
                 raise Refusal(404, "Not Found")
             return 200, self.like("get", "/repos/{owner}/{repo}/installation", "200", id=77)
-        if self.app_rights_missing:
-            raise Refusal(422, "The permissions requested are not granted to this installation.")
         made = f"ghs_{self.number()}aaaaaaaaaaaaaaaa"
         self.minted.append(body)
         level = "write" if body["permissions"].get("contents") == "write" else "read"
@@ -217,14 +214,13 @@ class GitHubServer(GitServer):
         head, base = repo.tip(body["head"]), repo.tip(body["base"])
         if base is None or head is None:
             raise self.invalid("base" if base is None else "head", "invalid")
-        mine = [p for p in repo.pulls.values() if p["head"]["ref"] == body["head"] and p["head"]["repo"] is not None]
+        mine = [p for p in repo.pulls.values() if p["head"]["ref"] == body["head"] and p["head"]["repo"]]
         if any(p["state"] == "open" for p in mine):
             raise self.invalid("", f"A pull request already exists for {name.partition('/')[0]}:{body['head']}.")
         if git("rev-list", "--count", f"{base}..{head}", cwd=repo.path) == "0":
             raise self.invalid("", f"No commits between {body['base']} and {body['head']}")
         number = self.number()
-        pull = self.new_pull(name, number, body, who)
-        repo.pulls[number] = pull
+        repo.pulls[number] = pull = self.new_pull(name, number, body, who)
         return 201, self.seen(repo, pull)
 
     def invalid(self, where: str, why: str) -> Refusal:
@@ -249,9 +245,8 @@ class GitHubServer(GitServer):
     def seen(self, repo: Repo, pull: dict[str, Any]) -> dict[str, Any]:
         """The pull request with where its ends stand now and whether it merges."""
         if pull["state"] == "open":
-            for end in ("head", "base"):
-                if pull[end]["repo"] is not None:
-                    pull[end]["sha"] = repo.tip(pull[end]["ref"]) or pull[end]["sha"]
+            for end in (pull[name] for name in ("head", "base") if pull[name]["repo"]):
+                end["sha"] = repo.tip(end["ref"]) or end["sha"]
             pull["mergeable"] = self._tree(repo, pull) is not None
         return pull
 

@@ -98,12 +98,10 @@ class PullRequests:
         before: Any = None
         for page in range(1, pages + 1):
             part = await self.get(url, path, **{self.size: PAGE}, page=page, **params)
-            if part == before:  # it does not come in pages
+            found += [read(shape, one, path) for one in part or ()] if part != before else []
+            if len(part or ()) < PAGE or part == before:  # or it does not come in pages
                 break
             before = part
-            found += [read(shape, one, path) for one in part or ()]
-            if len(part or ()) < PAGE:
-                break
         return found
 
     async def verify(self, url: str) -> Access:
@@ -398,6 +396,5 @@ def full_name(url: str) -> str:
 
 def same(head: Ref, draft: Draft) -> bool:
     """Whether the head is a branch of the repository itself and not of a fork, be that deleted meanwhile."""
-    if head.repo is None:
-        return head.sha == draft.head_commit
-    return head.repo.full_name.lower() in {"", full_name(draft.repository_url).lower()}
+    name = head.repo and head.repo.full_name.lower()
+    return name in {"", full_name(draft.repository_url).lower()} if name is not None else head.sha == draft.head_commit
