@@ -15,6 +15,7 @@ from shopfloor.events.models import EventRow
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.workorders import queries
 from shopfloor.workorders.models import Pin, WorkOrder
+from shopfloor.workorders.routes import git_progress
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.pin import pin
 from tests.no_loss import finish, house, set_up
@@ -323,6 +324,14 @@ async def test_what_its_gate_refused_to_the_last_is_told_before_a_sandbox_goes(b
     async with bench.tools.database.reading() as session:
         told = (await session.scalars(sa.select(EventRow).where(EventRow.event_type == "egress.denied"))).all()
     assert ["evil.example:443" in one.payload for one in told] == [True]
+
+
+async def test_progress_is_told_as_it_was_counted_where_another_host_has_the_commits(bench: Bench) -> None:
+    counted = {"head_commit": "c" * 40, "git_commit_count": 3, "git_files_changed": 2}
+    async with bench.tools.database.transaction() as session:
+        await session.execute(sa.update(WorkOrder).values(counted))
+    told = await git_progress(bench.told["order"], bench.tools)
+    assert (told.git_commit_count, told.git_files_changed, told.latest_commit_sha) == (3, 2, "c" * 40)
 
 
 async def test_no_more_than_allowed_is_kept_and_the_rest_is_named(bench: Bench) -> None:
