@@ -7,7 +7,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from shopfloor.forges.connections import AppKeyUnreadable, AppNotInstalled, ForgeTokenMissing, GhUnavailable
+from shopfloor.forges import connections
+from shopfloor.forges.connections import (
+    AppKeyUnreadable,
+    AppNotInstalled,
+    AppRightMissing,
+    ForgeTokenMissing,
+    GhUnavailable,
+)
 from shopfloor.forges.service import Repositories
 from shopfloor.kit.config import BadConfiguration, load
 from tests.forges.worlds import VARIABLES, World, delivered, hosted
@@ -95,6 +102,14 @@ async def test_an_app_that_is_not_installed_is_told(world: World, app: Repositor
         await app.look(world.url)
 
 
+async def test_a_right_that_an_app_lacks_is_told_in_githubs_words(
+    world: World, app: Repositories, github: GitHubServer
+) -> None:
+    github.broken["POST"] = [422]
+    with pytest.raises(AppRightMissing, match="Server Error"):
+        await app.look(world.url)
+
+
 @pytest.mark.parametrize("content", [None, "no key"], ids=["missing", "not a key"])
 async def test_a_bad_key_is_told_without_its_content(world: World, tmp_path: Path, content: str | None) -> None:
     place = tmp_path / "bad.pem"
@@ -110,6 +125,22 @@ async def test_a_missing_variable_is_told(world: World, tmp_path: Path, monkeypa
     monkeypatch.delenv("FORGE_WRITER")
     with pytest.raises(ForgeTokenMissing):
         await world.another(tmp_path / "other").look(world.url)
+
+
+async def test_a_gh_that_waits_for_a_person_is_ended_and_told(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may ask a keyring that nobody unlocks."""
+    gh = tmp_path / "bin" / "gh"
+    gh.parent.mkdir()
+    gh.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 3600\n")
+    gh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{gh.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(connections, "GH_ANSWER_SECONDS", 0.5)
+    house = world.another(tmp_path / "other", token_env="", gh_login=True)
+    with pytest.raises(GhUnavailable, match="does not answer"):
+        await house.look(world.url)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 async def test_a_machine_without_gh_is_told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

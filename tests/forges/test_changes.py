@@ -76,6 +76,18 @@ async def test_a_conflict_is_named_and_nothing_is_pushed(
     assert git("rev-parse", "main", cwd=origin) == theirs
 
 
+async def test_a_base_with_another_history_is_told_and_nothing_is_pushed(
+    client: httpx.AsyncClient, change: Change, origin: Path, work: Path
+) -> None:
+    git("checkout", "-q", "--orphan", "anew", cwd=work)
+    now = commit(work, "all anew", {"other.txt": "x\n"})
+    git("push", "-q", "--force", str(origin), "anew:main", cwd=work)
+    told = (await client.post(f"/changes/{change.change_id}/merge")).json()
+    assert told["code"] == "not_mergeable"
+    assert "no history in common" in told["detail"]
+    assert git("rev-parse", "main", cwd=origin) == now
+
+
 async def test_whether_it_merges_is_told_live(
     client: httpx.AsyncClient, house: Repositories, database: Database, box: Sandbox, origin: Path, work: Path
 ) -> None:
@@ -245,3 +257,4 @@ async def test_a_read_only_server_can_be_read_but_not_written(
     house.credentials = credentials
     found = await verify(client, server.url("origin.git"))
     assert (found["verification_success"], found["can_write"]) == (True, False)
+    assert "push" in found["hint"]

@@ -169,3 +169,18 @@ async def test_plain_git_keeps_its_branch_unless_asked(client: httpx.AsyncClient
     assert change.head_branch in git("branch", cwd=origin)
     await client.post(f"{where}/merge", json={"delete_branch": True})
     assert change.head_branch not in git("branch", cwd=origin)
+
+
+async def test_of_plain_git_too_a_branch_stays_that_another_change_stands_on(
+    client: httpx.AsyncClient, change: Change, origin: Path, database: Database
+) -> None:
+    above = {name: getattr(change, name) for name in Change.__table__.columns.keys()}  # noqa: SIM118 - a view of columns
+    above |= {"change_id": "chg-above", "base_branch": change.head_branch, "head_branch": "above"}
+    async with database.transaction() as session:
+        session.add(Change(**above))
+    where = f"/changes/{change.change_id}"
+    await client.post(f"{where}/merge", json={"delete_branch": True})
+    assert (await client.delete(f"{where}/branch")).json()["code"] == "still_open"
+    assert change.head_branch in git("branch", cwd=origin)
+    await client.post("/changes/chg-above/close")
+    assert (await client.delete(f"{where}/branch")).status_code == 200

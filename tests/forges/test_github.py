@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from shopfloor.forges import inbox, signals
 from shopfloor.forges.adapters._pulls import MergeRefused, NothingToReview
 from shopfloor.forges.adapters._wire import (
     ForgeFailed,
@@ -21,7 +23,9 @@ from shopfloor.forges.adapters._wire import (
     RightMissing,
     TokenRefused,
 )
+from shopfloor.forges.models import Delivery
 from shopfloor.forges.port import ChangeWithdrawn, Draft
+from shopfloor.forges.steps import hear
 from shopfloor.forges.steps import merge as merging
 from shopfloor.forges.steps.verify import verify
 from shopfloor.kit.db import Database
@@ -29,6 +33,7 @@ from shopfloor.kit.errors import Problem
 from tests.forges.support import age, commit
 from tests.forges.worlds import TOKEN, VARIABLES, World, allow, delivered, hosted
 from tests.support.github_server import GitHubServer
+from tests.support.hub_state import Token
 from tests.support.platform import git
 
 
@@ -225,6 +230,28 @@ async def test_a_deleted_fork_is_read_over(world: World, draft: Draft) -> None:
     assert await forge.landed(replace(draft, number=number), None) is None
 
 
+async def test_a_change_of_a_deleted_fork_is_not_taken_for_ours(
+    world: World, github: GitHubServer, draft: Draft
+) -> None:
+    """Anybody can name a branch of a fork like ours, and then delete the fork."""
+    theirs = github.new_pull(world.name, 900, {"title": "t", "head": draft.head_branch, "base": "main"}, Token("me"))
+    theirs["head"] |= {"repo": None, "sha": "e" * 40}
+    world.repo.pulls[900] = theirs
+    made = await world.house.adapter(world.url).open_change(draft)
+    assert made.number != 900
+
+
+@pytest.mark.parametrize("count", [3, 50, 60])
+async def test_a_list_that_does_not_come_in_pages_is_read_once(world: World, github: GitHubServer, count: int) -> None:
+    """Forgejo gives all comments of an issue at once, whatever page is asked for."""
+    number = github.add_issue(world.repo)
+    for one in range(count):
+        github.say(world.repo, number, "me", f"comment {one}")
+    github.unpaged = True
+    said = await world.house.adapter(world.url).comments(world.url, number)
+    assert [one.body for one in said] == [f"comment {one}" for one in range(count)]
+
+
 async def test_the_text_is_the_repositorys_own_template_filled(
     world: World, database: Database, tmp_path: Path
 ) -> None:
@@ -238,6 +265,22 @@ async def test_the_text_is_the_repositorys_own_template_filled(
     assert pull["body"].startswith("## Summary\n\nAs asked.\n")
     for part in ("- [ ] I read it", "Fixes #7", "| tests | 12 passed |", "<!-- shopfloor:order=wo-1 -->"):
         assert part in pull["body"]
+
+
+async def test_a_check_that_failed_before_its_change_was_written_down_still_counts(
+    world: World, database: Database, draft: Draft
+) -> None:
+    """A forge may tell of it while we are still recording the change, or its new commit."""
+    place: dict[str, Any] = {"host": world.api_url.removeprefix("http://"), "repository": world.name, "actor": ""}
+    signal = signals.Signal(kind=signals.Kind.CHECKS_FAILED, item="ci", head_commit=draft.head_commit, **place)
+    async with database.transaction() as session:
+        row = {"delivery_id": "hook:1", "repository_url": world.url, "event": "check_run"}
+        await inbox.keep(session, **row, signal=signal)
+    await hear.handle_waiting(database, world.house)
+    await offered(world, database, draft)
+    await hear.handle_waiting(database, world.house)
+    async with database.reading() as session:
+        assert (await session.get_one(Delivery, "hook:1")).work_order_id == draft.work_order_id
 
 
 async def test_an_issue_is_closed_only_from_the_default_branch(world: World, database: Database, draft: Draft) -> None:

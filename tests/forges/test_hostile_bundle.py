@@ -58,6 +58,17 @@ def unrelated_history(box: Sandbox) -> None:
     git("branch", "-f", box.branch, cwd=box.work)
 
 
+def more_files_than_there_are(box: Sandbox) -> None:
+    """Twelve trees of ten entries each: a diff would take memory for a million million files."""
+    blob = raw(box.work, "hash-object", "-w", "--stdin", stdin=b"x")
+    entry = f"100644 blob {blob}\tf"
+    for _ in range(12):
+        tree = raw(box.work, "mktree", stdin="".join(f"{entry}{number}\n" for number in range(10)).encode())
+        entry = f"040000 tree {tree}\td"
+    made = git("commit-tree", tree, "-p", box.base, "-m", "bomb", cwd=box.work)
+    git("update-ref", f"refs/heads/{box.branch}", made, cwd=box.work)
+
+
 REFUSED = {
     **{f"a tree with {name}": dressed_git_folder(name) for name in (".GIT", ".git", "git~1", ".git ")},
     "a path with ..": climbing_path,
@@ -65,6 +76,7 @@ REFUSED = {
     "a submodule name that climbs": evil_submodule_name,
     "a missing object": missing_object,
     "an unrelated history": unrelated_history,
+    "more files than there are": more_files_than_there_are,
 }
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from shopfloor.forges.mirrors import mirror
 from shopfloor.forges.mirrors.mirror import AccessDenied, RepositoryNotFound, RepositoryNotReached
-from shopfloor.forges.mirrors.pushing import PushFailed, WriteDenied
+from shopfloor.forges.mirrors.pushing import PushFailed, WriteDenied, refusal
 from shopfloor.forges.rules import Address
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import git as git_kit
-from shopfloor.kit.git import Credential
+from shopfloor.kit.git import Credential, GitFailed
 from tests.forges.conftest import PROTOCOLS
 from tests.forges.support import Sandbox
 from tests.support import git_http
@@ -161,6 +161,31 @@ async def test_the_token_is_written_to_no_file(keyed: Repositories, server: git_
     written = [p for p in (place / "repositories").rglob("*") if p.is_file()]
     needles = (b"token-1", b"eC1hY2Nlc3MtdG9rZW46dG9rZW4tMQ==")
     assert not [p for p in written if any(needle in p.read_bytes() for needle in needles)]
+
+
+async def test_the_servers_reason_for_refusing_a_branch_is_told(
+    keyed: Repositories, server: git_http.GitServer, origin: Path, place: Path
+) -> None:
+    """Git tells it apart from what the server says otherwise."""
+    box, head = await worked(keyed, server.url("origin.git"), place)
+    git("config", "receive.hideRefs", f"refs/heads/{box.branch}", cwd=origin)
+    with pytest.raises(PushFailed, match="deny updating a hidden ref"):
+        await keyed.push(server.url("origin.git"), head, box.branch)
+
+
+REFUSALS = {
+    "workflow": " ! [remote rejected] f -> f (refusing to allow a Personal Access Token to create or update workflow "
+    "`.github/workflows/ci.yml` without `workflow` scope)",
+    "archived": "remote: This repository was archived so it is read-only.\n"
+    "fatal: unable to access 'https://github.com/a/b/': The requested URL returned error: 403",
+}
+
+
+@pytest.mark.parametrize(("word", "said"), REFUSALS.items(), ids=REFUSALS)
+def test_a_refused_push_says_what_to_do(word: str, said: str) -> None:
+    problem = refusal(GitFailed("git push: no", stderr=said), "f")
+    assert isinstance(problem, WriteDenied)
+    assert word in problem.hint
 
 
 @pytest.mark.parametrize("port", [40103, 40303, 14041])

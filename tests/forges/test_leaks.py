@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors.lending import lent
 from shopfloor.forges.mirrors.sources import tokens
+from shopfloor.forges.rules import address
 from shopfloor.forges.service import Repositories
+from shopfloor.kit.config import ForgeSettings
 from shopfloor.kit.errors import Problem
 from tests.forges.conftest import PROTOCOLS
 from tests.forges.support import Sandbox, bare, repository
@@ -138,6 +141,14 @@ async def test_a_redirection_gets_no_token(
     with pytest.raises(Problem):
         await (house.sync(url) if during == "fetch" else house.push(url, head, box.branch))
     assert evil.requests == []
+
+
+async def test_a_token_for_https_is_not_shown_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can ask for work names the address; on the way of plain http everybody reads along."""
+    monkeypatch.setenv("FORGE_WRITER", SECRET)
+    found = Connections({"https://git.example.org": ForgeSettings(kind="forgejo", token_env="FORGE_WRITER")})
+    assert await found.credential(address("http://git.example.org/a/b")) is None
+    assert await found.credential(address("https://git.example.org/a/b")) is not None
 
 
 async def test_the_servers_own_git_settings_lend_nothing(

@@ -100,6 +100,21 @@ async def test_a_repository_is_polled_only_where_the_operator_says_so(
     assert len(await watched(database, house)) == count
 
 
+async def test_a_repository_is_polled_once_and_finds_its_changes_however_they_were_spelled(
+    database: Database, house: Repositories, github: GitHubServer
+) -> None:
+    origin, settings = house.connections.forges["github.com"]
+    told = settings.model_copy(update={"poll_seconds": 30, "repositories": [NAME]})
+    house.connections.forges["github.com"] = (origin, told)
+    repo = github.repos[NAME]
+    repo.pulls[2] = github.new_pull(NAME, 2, {"title": "t", "head": "main", "base": "main"}, Token("me"))
+    repo.reviews[2] = [{"state": "CHANGES_REQUESTED", "body": "No.", "id": 5, "user": {"login": "Codertocat"}}]
+    await offer(database, repository_url=f"ssh://git@github.com/{NAME.lower()}")
+    ((url, _),) = await watched(database, house)
+    await poll(database, house, url, SINCE)
+    assert [kind for kind, _ in await heard(database, house)] == ["forge.review_submitted"]
+
+
 async def test_the_loop_finds_and_handles_by_itself_and_survives_a_dead_forge(
     database: Database, house: Repositories, github: GitHubServer, tmp_path: Path
 ) -> None:

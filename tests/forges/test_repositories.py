@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from shopfloor.forges.mirrors import bundles
+from shopfloor.forges.mirrors import bundles, reading
 from shopfloor.forges.mirrors.bundles import BundleRefused
 from shopfloor.forges.mirrors.mirror import EmptyRepository, NoDefaultBranch, UnknownBase
 from shopfloor.forges.mirrors.pushing import BranchCheckedOut
 from shopfloor.forges.mirrors.sources import LocalRepositoryNotFound, ProtocolNotAllowed
 from shopfloor.forges.port import BranchMoved
+from shopfloor.forges.rules import findings
 from shopfloor.forges.service import Repositories
 from tests.forges.support import Sandbox, bare, commit, order_head, repository, sandbox
 from tests.support.platform import folder, git
@@ -105,6 +106,16 @@ async def test_many_fetches_leave_few_packs(house: Repositories, work: Path, mon
     packs = list((house.place(str(work)).mirror / "objects" / "pack").glob("*.pack"))
     assert len(packs) <= 4
     assert await house.golden(str(work), tip)
+
+
+async def test_what_a_killed_fetch_had_begun_to_take_in_is_removed_by_the_next(house: Repositories, work: Path) -> None:
+    """A slow origin's fetch is cut off by every look at it."""
+    mirror = await house.mirror(str(work))
+    part = mirror / "objects" / "pack" / "tmp_pack_hUx7Qa"
+    part.write_bytes(b"half of it")
+    commit(work, "second")
+    await house.sync(str(work))
+    assert not part.exists()
 
 
 async def test_a_repository_with_sha256_works_to_the_end(house: Repositories, place: Path) -> None:
@@ -363,6 +374,16 @@ async def test_the_policy_lets_honest_work_pass(house: Repositories, origin: Pat
     head = box.commit("honest", {"src/a.py": "a", ".github/workflows/ci.yml": "on: push"})
     await house.import_bundle(str(origin), box.bundle(), **box.request())
     assert [f.rule for f in await house.check_policy(str(origin), box.base, head)] == ["workflow_file"]
+
+
+async def test_a_file_is_measured_for_each_of_its_names(house: Repositories, origin: Path) -> None:
+    """A commit costs a few bytes for each; a check-out writes them all."""
+    box = await sandbox(house, origin)
+    head = box.commit("many", {f"copy-{number}": "x" * 1000 for number in range(20)})
+    await house.import_bundle(str(origin), box.bundle(), **box.request())
+    changes, _ = await reading.changed(house.place(str(origin)), box.base, head)
+    assert [finding.rule for finding in findings(changes, max_total=19_999)] == ["too_much"]
+    assert findings(changes, max_total=20_000) == []
 
 
 async def test_a_repository_without_history_of_its_own_is_seen_through_file_urls(

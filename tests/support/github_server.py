@@ -32,6 +32,7 @@ class GitHubServer(GitServer):
         self.app_keys: dict[str, str] = {}
         """App id -> public key."""
         self.minted: list[dict[str, Any]] = []
+        self.unpaged = False
         self._next = 100
         self._spec = json.loads(GITHUB.read_text())
 
@@ -167,7 +168,7 @@ class GitHubServer(GitServer):
             verb, _, path = pattern.partition(" ")
             if verb == method and (found := re.fullmatch(path, rest)):
                 status, said = answer(name, repo, who, body, query, *found.groups())
-                if isinstance(said, list) and method == "GET":
+                if isinstance(said, list) and method == "GET" and not self.unpaged:
                     said = said[(page[0] - 1) * page[1] : page[0] * page[1]]
                 return status, said
         raise Refusal(404, "Not Found")
@@ -213,14 +214,13 @@ class GitHubServer(GitServer):
         head, base = repo.tip(body["head"]), repo.tip(body["base"])
         if base is None or head is None:
             raise self.invalid("base" if base is None else "head", "invalid")
-        open_one = [p for p in repo.pulls.values() if p["state"] == "open" and p["head"]["ref"] == body["head"]]
-        if open_one:
+        mine = [p for p in repo.pulls.values() if p["head"]["ref"] == body["head"] and p["head"]["repo"]]
+        if any(p["state"] == "open" for p in mine):
             raise self.invalid("", f"A pull request already exists for {name.partition('/')[0]}:{body['head']}.")
         if git("rev-list", "--count", f"{base}..{head}", cwd=repo.path) == "0":
             raise self.invalid("", f"No commits between {body['base']} and {body['head']}")
         number = self.number()
-        pull = self.new_pull(name, number, body, who)
-        repo.pulls[number] = pull
+        repo.pulls[number] = pull = self.new_pull(name, number, body, who)
         return 201, self.seen(repo, pull)
 
     def invalid(self, where: str, why: str) -> Refusal:
@@ -245,8 +245,8 @@ class GitHubServer(GitServer):
     def seen(self, repo: Repo, pull: dict[str, Any]) -> dict[str, Any]:
         """The pull request with where its ends stand now and whether it merges."""
         if pull["state"] == "open":
-            for end in ("head", "base"):
-                pull[end]["sha"] = repo.tip(pull[end]["ref"]) or pull[end]["sha"]
+            for end in (pull[name] for name in ("head", "base") if pull[name]["repo"]):
+                end["sha"] = repo.tip(end["ref"]) or end["sha"]
             pull["mergeable"] = self._tree(repo, pull) is not None
         return pull
 

@@ -15,6 +15,7 @@ from shopfloor.events.models import EventRow
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.workorders import queries
 from shopfloor.workorders.models import Pin, WorkOrder
+from shopfloor.workorders.routes import git_progress
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.pin import pin
 from tests.no_loss import finish, house, set_up
@@ -145,6 +146,22 @@ async def test_a_commit_with_names_that_git_refuses_gets_in_nowhere(bench: Bench
             git("cat-file", "-e", evil, cwd=store)
 
 
+async def test_a_commit_of_more_files_than_can_be_listed_keeps_nothing_from_being_cleaned_up(bench: Bench) -> None:
+    """A few trees that name each other stand for more files than the world has."""
+    script = (
+        "echo mine > mine.txt; entry=$(printf '100644 blob %s\\tf' $(echo x | git hash-object -w --stdin));"
+        'for level in $(seq 12); do tree=$(for n in $(seq 10); do echo "${entry}$n"; done | git mktree);'
+        "entry=$(printf '040000 tree %s\\td' $tree); done;"
+        f"git update-ref HEAD $(git {ID} commit-tree $tree -p HEAD -m bomb)"
+    )
+    await bench.sh(script)
+    bomb = (bench.upper / ".git" / "refs" / "heads" / f"feat-{bench.told['order']}").read_text().strip()
+    found = await bench.pins()
+    assert set(found["commits"].facts["heads"].values()) == {bomb}
+    assert bench.held(found["files"])["files/mine.txt"] == b"mine\n"
+    assert "more files than can be listed" in found["commits"].note
+
+
 async def test_a_commit_of_another_order_is_not_taken_for_its_own(bench: Bench) -> None:
     """A name is no right: what another order committed must not become readable by naming it."""
     await bench.sh(f"echo a > a; git add a; git {ID} commit -qm other")
@@ -160,6 +177,22 @@ async def test_a_commit_of_another_order_is_not_taken_for_its_own(bench: Bench) 
     found = await second.pins()
     assert "commits" not in found
     assert "refs/heads/stolen" in found["files"].note
+
+
+async def test_a_repository_that_became_a_link_lends_no_commit_of_another_order(bench: Bench) -> None:
+    """The link is followed by nobody, not on the way to what lies below it either."""
+    await bench.sh(f"echo a > a; git add a; git {ID} commit -qm other")
+    await bench.pins()
+    async with bench.tools.database.transaction() as session:
+        await session.execute(sa.update(WorkOrder).values(status="failed"))
+    facts: list[dict[str, Any]] = []
+    await set_up(bench.tools, facts.append, bench.place, "local")
+    second = Bench(bench.tools, bench.place, facts[0], "local")
+    await second.sh(f"echo mine > mine.txt; rm -rf .git; ln -s '{bench.orders}' .git")
+    found = await second.pins()
+    assert "commits" not in found
+    assert ".git is a link" in found["files"].note
+    assert second.held(found["files"])["files/mine.txt"] == b"mine\n"
 
 
 @pytest.mark.parametrize("bench", ["git_branch", "git_worktree"], indirect=True)
@@ -282,6 +315,23 @@ async def test_where_the_mirror_is_gone_the_repository_is_kept_as_it_lies(bench:
     held = bench.held(found["files"])
     assert held["files/a"] == b"a\n"
     assert any(name.startswith("git/refs/heads/") for name in held)
+
+
+async def test_what_its_gate_refused_to_the_last_is_told_before_a_sandbox_goes(bench: Bench) -> None:
+    line = {"at": 1.0, "method": "CONNECT", "target": "evil.example:443", "why": "it is not on the allow list"}
+    (bench.upper.parent.parent / "denied.jsonl").write_text(json.dumps(line) + "\n")
+    await bench.tools.sandboxes.terminate(bench.told["sandbox"], reason="deleted by a person", grace_seconds=0)
+    async with bench.tools.database.reading() as session:
+        told = (await session.scalars(sa.select(EventRow).where(EventRow.event_type == "egress.denied"))).all()
+    assert ["evil.example:443" in one.payload for one in told] == [True]
+
+
+async def test_progress_is_told_as_it_was_counted_where_another_host_has_the_commits(bench: Bench) -> None:
+    counted = {"head_commit": "c" * 40, "git_commit_count": 3, "git_files_changed": 2}
+    async with bench.tools.database.transaction() as session:
+        await session.execute(sa.update(WorkOrder).values(counted))
+    told = await git_progress(bench.told["order"], bench.tools)
+    assert (told.git_commit_count, told.git_files_changed, told.latest_commit_sha) == (3, 2, "c" * 40)
 
 
 async def test_no_more_than_allowed_is_kept_and_the_rest_is_named(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import orjson
 
 from shopfloor.forges.port import Connection
 from shopfloor.forges.rules import Address, Kind
@@ -23,6 +24,7 @@ READ = {"contents": "read", "metadata": "read"}
 WRITE = {"contents": "write", "pull_requests": "write", "issues": "write", "checks": "read", "statuses": "read"}
 GH_SECONDS = 300.0
 """How long `gh`'s answer is believed."""
+GH_ANSWER_SECONDS = 20.0
 
 
 class ForgeTokenMissing(Misconfigured):
@@ -48,6 +50,16 @@ class AppNotInstalled(Unavailable):
 
     status = 422
     hint = "Install the App on the repository (its settings, 'Install App'), or add the repository to its installation."
+
+
+class AppRightMissing(Unavailable):
+    """The App was not given a right that it needs."""
+
+    status = 422
+    hint = (
+        "Give the App contents, pull requests and issues (read and write), checks and commit statuses (read) in its "
+        "settings, and let the owner of the installation accept them."
+    )
 
 
 @dataclass
@@ -106,7 +118,10 @@ class AppTokens:
                 return (await github.arequest(method, self.api_url.rstrip("/") + path, json=body)).json()
         except RequestFailed as error:
             status = error.response.status_code
-            if status in {404, 422}:
+            if status == 422:
+                words = _words(error.response.content)
+                raise AppRightMissing(f"the App {self.settings.app_id} was refused a token: {words}") from error
+            if status == 404:
                 raise AppNotInstalled(f"the App {self.settings.app_id} sees nothing at {path}") from error
             raise AppKeyUnreadable(f"the App {self.settings.app_id} was refused with {status}") from error
         except RequestError as error:
@@ -135,6 +150,10 @@ class Connections:
     def origin(self, host: str) -> str:
         """`https://host` as the operator wrote it."""
         return self.forges[host][0]
+
+    def canonical(self, address: Address) -> str:
+        """The address of a connected repository as its forge tells it, however a person spelled it; capitals stay."""
+        return f"{self.origin(_netloc(address))}/{address.owner}/{address.name}"
 
     def polled(self) -> list[str]:
         """Addresses of the repositories that are to be polled."""
@@ -176,6 +195,8 @@ class Connections:
         found = self.settings(address)
         if found is None or not _credential(found) or address.kind not in {Kind.HTTPS, Kind.HTTP}:
             return None
+        if address.kind != urlsplit(self.origin(_netloc(address))).scheme.lower():
+            return None  # what is meant for https is not shown to everybody on the way
         return Credential(address.origin, await self._token(address, write=write, fresh=write))
 
     async def _token(self, address: Address, *, write: bool, fresh: bool) -> str:
@@ -206,7 +227,15 @@ class Connections:
                 )
             except OSError as error:
                 raise GhUnavailable("the program gh is not installed where the server runs") from error
-            token = (await gh.communicate())[0].decode(errors="replace").strip()
+            try:
+                async with asyncio.timeout(GH_ANSWER_SECONDS):
+                    token = (await gh.communicate())[0].decode(errors="replace").strip()
+            except TimeoutError as error:
+                raise GhUnavailable("gh does not answer: it may wait for a keyring that nobody unlocks") from error
+            finally:
+                if gh.returncode is None:
+                    gh.kill()
+                    await gh.wait()
             if gh.returncode or not token:
                 raise GhUnavailable(f"gh has no login for {host}")
             self._gh[host] = (time.monotonic(), token)
@@ -220,6 +249,14 @@ def api_url(origin: str, settings: ForgeSettings) -> str:
     if settings.kind == "github":
         return "https://api.github.com" if urlsplit(origin).netloc == "github.com" else f"{origin}/api/v3"
     return f"{origin}/api/v1"
+
+
+def _words(content: bytes) -> str:
+    """What GitHub says about a refusal."""
+    try:
+        return str(orjson.loads(content)["message"])[:300]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return "it gives no reason"
 
 
 def _credential(settings: ForgeSettings) -> bool:

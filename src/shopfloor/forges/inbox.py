@@ -1,6 +1,6 @@
 """What forges tell, kept once and handled once: the only writer of its table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -9,9 +9,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shopfloor.events import log as events
 from shopfloor.events.catalog.forges import ForgeDeliveryReceived, ForgeEvent
+from shopfloor.forges import queries
 from shopfloor.forges.models import Change, Delivery
 from shopfloor.forges.signals import PER_HOUR, REVIEWS, Kind, Signal
 from shopfloor.kit.db import Session, db_time
+
+NOT_OURS, NOT_OUR_HEAD = "not a change of ours", "not the head of a change of ours"
 
 
 async def keep(session: Session, *, delivery_id: str, repository_url: str, event: str, signal: Signal | None) -> bool:
@@ -35,10 +38,12 @@ async def keep(session: Session, *, delivery_id: str, repository_url: str, event
     return True
 
 
-async def waiting(session: Session, *, limit: int = 50) -> Sequence[Delivery]:
-    """What nobody has handled yet, oldest first."""
-    query = sa.select(Delivery).where(Delivery.state == "waiting").order_by(Delivery.received_at).limit(limit)
-    return (await session.scalars(query)).all()
+async def waiting(session: Session, *, silent: Collection[str] = (), odd: Collection[str] = ()) -> Delivery | None:
+    """The oldest delivery that nobody has handled yet, but none of some repositories, and none of some ids."""
+    query = sa.select(Delivery).where(
+        Delivery.state == "waiting", Delivery.repository_url.not_in(silent), Delivery.delivery_id.not_in(odd)
+    )
+    return await session.scalar(query.order_by(Delivery.received_at).limit(1))
 
 
 async def settle(session: Session, delivery_id: str, *, note: str = "", fact: ForgeEvent | None = None) -> bool:
@@ -63,10 +68,20 @@ async def too_many(session: Session, repository_url: str, number: int | None) ->
 
 async def ours(session: Session, repository_url: str, signal: Signal) -> Change | None:
     """The change of ours that a signal is about: by its number, else by its branch and commit."""
-    here = sa.select(Change).where(Change.repository_url == repository_url).order_by(Change.created_at.desc()).limit(1)
+    mine = queries.names(Change.repository_url, repository_url)
+    here = sa.select(Change).where(mine).order_by(Change.created_at.desc()).limit(1)
     if signal.number is not None:
         return await session.scalar(here.where(Change.number == signal.number))
     return await session.scalar(here.where(Change.head_commit == signal.head_commit, Change.state == "open"))
+
+
+async def reconsider(session: Session, change: Change) -> None:
+    """Let what was 'not ours' wait once more if it is about a change, or its new commit, that is only now written down: forges are quick."""
+    about = [Delivery.signal_key.startswith(f"{Kind.CHECKS_FAILED}:{change.head_commit}:", autoescape=True)]
+    about += [Delivery.number == change.number] if change.number is not None else []
+    here = queries.names(Delivery.repository_url, change.repository_url)
+    mine = (Delivery.state == "ignored", Delivery.note.in_((NOT_OURS, NOT_OUR_HEAD)), here, sa.or_(*about))
+    await session.execute(sa.update(Delivery).where(*mine).values(state="waiting", note=""))
 
 
 async def forget(session: Session, *, days: float = 30) -> int:

@@ -91,6 +91,11 @@ class Mergeable:
     adds: bool = True
     """False when the merged tree is the base's own."""
 
+    @property
+    def where(self) -> str:
+        """Where they contradict each other, in words."""
+        return ", ".join(self.conflicts[:5]) or "everything: they have no history in common"
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from shopfloor.forges.models import Change, ChangeReview
+from shopfloor.forges.rules import Kind, address, spellings
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 
@@ -13,6 +14,14 @@ class ChangeNotFound(NotFound):
     """There is no such change."""
 
     hint = "GET /api/v1/changes lists them."
+
+
+def names(column: sa.orm.InstrumentedAttribute[str], repository_url: str) -> sa.ColumnElement[bool]:
+    """Whether a column holds a repository's address, however it is spelled there: a person's way is seldom the forge's."""
+    where = address(repository_url)
+    if where.kind == Kind.FILE:
+        return column == repository_url
+    return sa.or_(column == repository_url, sa.func.lower(column).in_(spellings(where)))
 
 
 async def get(session: Session, change_id: str) -> Change:
@@ -47,15 +56,24 @@ async def listing(
 ) -> tuple[Sequence[Change], int]:
     """A page of changes, newest first, and how many there are in all."""
     query = sa.select(Change)
-    for column, value in (
-        (Change.state, state),
-        (Change.work_order_id, work_order_id),
-        (Change.repository_url, repository_url),
-    ):
+    for column, value in ((Change.state, state), (Change.work_order_id, work_order_id)):
         query = query.where(column == value) if value is not None else query
+    if repository_url is not None:
+        query = query.where(names(Change.repository_url, repository_url))
     total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
     page = query.order_by(Change.created_at.desc(), Change.change_id).limit(limit).offset(offset)
     return (await session.scalars(page)).all(), total or 0
+
+
+async def needed(session: Session, change: Change) -> bool:
+    """Whether another open change stands on a change's branch, or is this very branch."""
+    others = sa.select(Change.change_id).where(
+        Change.state == "open",
+        Change.change_id != change.change_id,
+        names(Change.repository_url, change.repository_url),
+        sa.or_(Change.base_branch == change.head_branch, Change.head_branch == change.head_branch),
+    )
+    return await session.scalar(others.limit(1)) is not None
 
 
 async def with_open_changes(session: Session) -> Sequence[str]:

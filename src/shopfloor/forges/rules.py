@@ -148,6 +148,13 @@ def _local(path: str) -> Address:
     return Address(path, Kind.FILE, "", "local", name.removesuffix(".git") or name)
 
 
+def spellings(repository: Address) -> list[str]:
+    """Every way, in small letters, to write the address of a forge's repository: by https and ssh, with `.git` and without."""
+    host, path = re.sub(r":\d+$", "", repository.host), f"{repository.owner}/{repository.name}"
+    starts = (f"https://{repository.host}", f"http://{repository.host}", f"ssh://git@{host}")
+    return [f"{start}/{path}{end}".lower() for start in starts for end in ("", ".git")]
+
+
 def file_url(path: str) -> str:
     """A local path as git takes it without guessing."""
     return "file://" + quote(path)
@@ -275,6 +282,7 @@ class Changed:
     old_mode: str = "000000"
     target: str | None = None
     """Where it points, when it is a symbolic link."""
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -291,11 +299,13 @@ def findings(
     changes: Iterable[Changed], blobs: Iterable[int] = (), *, max_blob: int = MAX_BLOB, max_total: int = MAX_TOTAL
 ) -> list[Finding]:
     """What must not (`refused`), or should not unseen, leave a sandbox. `blobs` are the sizes of everything new."""
-    found = [finding for change in changes if change.mode != "000000" for finding in _about(change)]
+    there = [change for change in changes if change.mode != "000000"]
+    found = [finding for change in there for finding in _about(change)]
     sizes = list(blobs)
     if (largest := max(sizes, default=0)) > max_blob:
         found.append(Finding("file_too_large", "", f"a file of {largest} bytes; at most {max_blob} are allowed"))
-    if (total := sum(sizes)) > max_total:
+    # What is checked out counts once for each name: one blob may have any number of them.
+    if (total := max(sum(sizes), sum(change.size for change in there))) > max_total:
         found.append(Finding("too_much", "", f"{total} bytes in all; at most {max_total} are allowed"))
     return found
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from shopfloor.events import log as events
 from shopfloor.events.catalog.forges import ChangeClosed, ChangeMerged, ChangeRecorded, ChangeReviewed
-from shopfloor.forges import queries, rules, texts, turns
+from shopfloor.forges import inbox, queries, rules, texts, turns
 from shopfloor.forges.connections import Connections
 from shopfloor.forges.mirrors import bundles, golden, mirror, places, pushing, reading
 from shopfloor.forges.mirrors.bundles import Imported
@@ -325,6 +325,7 @@ async def _record(session: Session, draft: Draft, forge: str, published: Publish
     note(change, verdict)
     session.add(change)
     await session.flush()
+    await inbox.reconsider(session, change)
     fact = ChangeRecorded(
         work_order_id=draft.work_order_id,
         change_id=change.change_id,
@@ -376,8 +377,7 @@ async def end(session: Session, change_id: str, to: ChangeState, merge_commit: s
     if to == ChangeState.MERGED:
         change.merge_commit, change.merged_at = merge_commit, stamp
         facts = {"work_order_id": order, "change_id": change_id, "base_branch": change.base_branch}
-        merged = ChangeMerged(**facts, merge_sha=merge_commit or "")
-        await events.append(session, merged)
+        await events.append(session, ChangeMerged(**facts, merge_sha=merge_commit or ""))
     else:
         change.closed_at = stamp
         await events.append(session, ChangeClosed(work_order_id=order, change_id=change_id))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from shopfloor.forges import queries as changes
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import NotFound
 from shopfloor.projects.models import Project
@@ -24,8 +25,9 @@ async def get(session: Session, project_id: str) -> Project:
 
 
 async def of_repository(session: Session, repository_url: str) -> Project | None:
-    """The project of a repository, if there is one."""
-    return await session.scalar(sa.select(Project).where(Project.repository_url == repository_url))
+    """The project of a repository, if there is one, however either is spelled: a budget is not passed by writing `.git`."""
+    same = sa.select(Project).where(changes.names(Project.repository_url, repository_url))
+    return await session.scalar(same.order_by(Project.repository_url != repository_url).limit(1))
 
 
 async def listing(session: Session, *, limit: int, offset: int) -> tuple[Sequence[Project], int]:

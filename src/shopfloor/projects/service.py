@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from shopfloor.events import log as events
 from shopfloor.events.catalog.projects import ProjectChanged
+from shopfloor.forges import queries as changes
 from shopfloor.kit import ids, log
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Conflict
@@ -58,7 +59,8 @@ async def delete(session: Session, project_id: str) -> None:
 
 
 async def _alone(session: Session, project: Project) -> None:
-    same = sa.or_(Project.name == project.name, Project.repository_url == project.repository_url)
+    here = changes.names(Project.repository_url, project.repository_url)
+    same = sa.or_(Project.name == project.name, here)
     query = sa.select(Project.name, Project.repository_url).where(same, Project.project_id != project.project_id)
     if other := (await session.execute(query)).first():
         raise ProjectExists(f"project {other[0]!r} has the repository {other[1]}")

@@ -218,6 +218,10 @@ class Sandboxes:
         async with self._removing.setdefault(sandbox_id, asyncio.Lock()):
             found = await adapter.get(sandbox_id)
             await adapter.halt(sandbox_id)
+            async with self.database.reading() as session:
+                row = await queries.find(session, sandbox_id)
+            if row:
+                await self.tell_denied(row)  # only now nothing more is refused
             if self.keep:
                 try:
                     await self.keep(sandbox_id, sandbox_type, found.labels if found else {}, reason)

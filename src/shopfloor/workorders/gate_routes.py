@@ -58,7 +58,7 @@ async def _offer(house: Tools, guest: Guest, request: Request) -> Response:
     service = request.query_params.get("service", "")
     if service not in {FETCH, PUSH}:
         raise NoSuchService
-    async with house.imports, lending(house, guest) as view:
+    async with _alone(house, f"{guest.attempt.sandbox_id} asks"), house.imports, lending(house, guest) as view:
         offered = advertisement(view.heads) if service == PUSH else await view.offered()
     return _answer(announced(service) + offered, f"{service}-advertisement")
 
@@ -86,7 +86,7 @@ async def _push(house: Tools, guest: Guest, request: Request) -> Response:
 
 
 def _alone(house: Tools, name: str) -> asyncio.Lock:
-    """One at a time: each holds a share of the disk."""
+    """One at a time for each sandbox: each holds a share of the disk, and of the turns in which everybody's commits are taken in."""
     return house.uploads.setdefault(name, asyncio.Lock())
 
 

@@ -8,6 +8,7 @@ import orjson
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
+from shopfloor.forges import queries as changes
 from shopfloor.forges.models import Delivery
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
@@ -118,7 +119,7 @@ async def unfinished(session: Session, engine_ids: Sequence[str] | None = None) 
 
 async def active_for_issue(session: Session, repository_url: str, number: int) -> WorkOrder | None:
     """The order that is at work on an issue, if one is."""
-    same = (WorkOrder.repository_url == repository_url, WorkOrder.github_issue_number == number)
+    same = (changes.names(WorkOrder.repository_url, repository_url), WorkOrder.github_issue_number == number)
     query = sa.select(WorkOrder).where(*same, WorkOrder.status.in_([OrderStatus.PENDING, OrderStatus.RUNNING])).limit(1)
     return await session.scalar(query)
 

@@ -13,6 +13,8 @@ from shopfloor.agents import rules as agent_rules
 from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SANDBOX_ID, person, sandbox_or_person
 from shopfloor.events.models import EventRow
+from shopfloor.forges.mirrors.bundles import CommitNotFound
+from shopfloor.forges.mirrors.reading import GitProgress as Counted
 from shopfloor.gateway import queries as gateway
 from shopfloor.kit.clock import iso
 from shopfloor.kit.db import Session
@@ -191,7 +193,11 @@ async def git_progress(order_id: OrderId, house: Tooled) -> GitProgress:
     head = order.head_commit
     if bundle and not bundle.imported:
         head = await import_commits(house, bundle) or head
-    numbers = await house.repositories.progress(order.repository_url, head, order.base_commit)
+    try:
+        numbers = await house.repositories.progress(order.repository_url, head, order.base_commit)
+    except CommitNotFound:  # its commits lie at another host, which counted them
+        counts = ("git_commit_count", "git_files_changed", "git_lines_added", "git_lines_removed")
+        numbers = Counted(**{name: getattr(order, name) for name in counts}, latest_commit_sha=head)
     return GitProgress(
         agent_work_order_id=order_id,
         current_phase=order.current_phase or "planning",

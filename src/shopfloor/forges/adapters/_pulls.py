@@ -12,6 +12,7 @@ from shopfloor.forges.adapters._shapes import (
     IssueShape,
     Person,
     Pull,
+    Ref,
     Repository,
     ReviewShape,
     Shape,
@@ -94,11 +95,13 @@ class PullRequests:
     ) -> list[S]:
         """All of a list, as far as anybody wants to read."""
         found: list[S] = []
+        before: Any = None
         for page in range(1, pages + 1):
             part = await self.get(url, path, **{self.size: PAGE}, page=page, **params)
-            found += [read(shape, one, path) for one in part or ()]
-            if len(part or ()) < PAGE:
+            found += [read(shape, one, path) for one in part or ()] if part != before else []
+            if len(part or ()) < PAGE or part == before:  # or it does not come in pages
                 break
+            before = part
         return found
 
     async def verify(self, url: str) -> Access:
@@ -150,7 +153,7 @@ class PullRequests:
         mine = [
             pull
             for pull in await self.by_branch(draft)
-            if pull.head.ref == draft.head_branch and (pull.head.repo is None or same(pull.head.repo, draft))
+            if pull.head.ref == draft.head_branch and same(pull.head, draft)
         ]
         alive = [pull for pull in mine if pull.state == "open"]
         return next(iter(alive or [pull for pull in mine if pull.head.sha == draft.head_commit]), None)
@@ -219,8 +222,7 @@ class PullRequests:
             raise BaseGone(f"{draft.repository_url} has no branch {draft.base_branch!r}")
         seen = await self.host.mergeable(draft.repository_url, base, draft.head_commit)
         if not seen.clean:
-            named = ", ".join(seen.conflicts[:5])
-            raise NotMergeable(f"conflicts with {draft.base_branch} in {named}", conflicts=seen.conflicts[:100])
+            raise NotMergeable(f"conflicts with {draft.base_branch} in {seen.where}", conflicts=seen.conflicts[:100])
 
     async def landed(self, draft: Draft, planned: str | None) -> str | None:
         """Ask the forge; it also tells of merges that people made there."""
@@ -392,6 +394,7 @@ def full_name(url: str) -> str:
     return quote(path)
 
 
-def same(repository: Repository, draft: Draft) -> bool:
-    """Whether the head is a branch of the repository itself and not of a fork."""
-    return repository.full_name.lower() in {"", full_name(draft.repository_url).lower()}
+def same(head: Ref, draft: Draft) -> bool:
+    """Whether the head is a branch of the repository itself and not of a fork, be that deleted meanwhile."""
+    name = head.repo and head.repo.full_name.lower()
+    return name in {"", full_name(draft.repository_url).lower()} if name is not None else head.sha == draft.head_commit

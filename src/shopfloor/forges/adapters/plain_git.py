@@ -22,6 +22,7 @@ from shopfloor.forges.port import (
     Review,
 )
 
+WHY_NOT = "A push would be refused: give this server a credential that may push (origin_tokens, or [forges]), or the person's own clone as repository."
 TRIES = 3
 """How often a merge is made anew because the base branch moved meanwhile."""
 
@@ -45,7 +46,8 @@ class PlainGit:
         """Read its references, then try a push that pushes nothing."""
         refs = await self.host.look(url, timeout=15)
         branch = refs.head or next((name for name in ("main", "master", *refs.heads) if name in refs.heads), "main")
-        return Access(default_branch=branch, can_write=await self.host.can_write(url))
+        can_write = await self.host.can_write(url)
+        return Access(default_branch=branch, can_write=can_write, why_not="" if can_write else WHY_NOT)
 
     async def open_change(self, draft: Draft) -> Published:
         """Nothing to do: the pushed branch and our row are the change."""
@@ -86,7 +88,7 @@ class PlainGit:
         return False
 
     async def base_of_others(self, draft: Draft) -> bool:
-        """Nobody but us knows of changes here; our table is asked elsewhere."""
+        """Nobody but us knows of changes here, and our table is asked first (see `queries.needed`)."""
         del draft
         return False
 
@@ -107,8 +109,9 @@ class PlainGit:
     async def _commit(self, draft: Draft, base: str, *, squash: bool) -> str:
         merged = await self.host.mergeable(draft.repository_url, base, draft.head_commit)
         if not merged.clean:
-            named = ", ".join(merged.conflicts[:5])
-            raise NotMergeable(f"conflicts with {draft.base_branch} in {named}", conflicts=merged.conflicts[:100])
+            raise NotMergeable(
+                f"conflicts with {draft.base_branch} in {merged.where}", conflicts=merged.conflicts[:100]
+            )
         if squash and not merged.adds:
             raise NothingToMerge(f"{draft.base_branch} already holds everything that {draft.head_branch} brings")
         trailer = f"Shopfloor-Order: {draft.work_order_id}"

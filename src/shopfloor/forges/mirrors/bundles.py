@@ -21,6 +21,7 @@ from shopfloor.kit.errors import Malformed, TooLarge
 MAX_BUNDLE = 512 << 20
 MAX_HEADER = 64 << 10
 IMPORT_SECONDS = 300.0
+MOST_FILES = 1_000_000
 
 
 class BundleRefused(Malformed):
@@ -173,6 +174,22 @@ async def _examine(place: Place, quarantine: Path, head: str, base_commit: str) 
         raise BundleRefused(
             f"the commits are not based on {base_commit[:12]}", hint="Work must continue from its base commit."
         )
+    await _countable(place, head, env)
+
+
+async def _countable(place: Place, head: str, env: Mapping[str, str]) -> None:
+    """Raise BundleRefused when a commit has too many files: a few trees can name more than any memory or disk holds, and every diff lists them."""
+    line = len(head) + 1
+    listed = await git.call(
+        *("ls-tree", "-r", "--object-only", head),
+        git_dir=place.mirror,
+        env=env,
+        timeout=IMPORT_SECONDS,
+        max_output=MOST_FILES * line,
+        truncate=True,
+    )
+    if listed.truncated:
+        raise BundleRefused(f"the commit {head[:12]} has more than {MOST_FILES} files")
 
 
 async def complete(place: Place, quarantine: Path, head: str, base_commit: str) -> None:

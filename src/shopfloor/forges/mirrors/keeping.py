@@ -15,7 +15,7 @@ from shopfloor.forges.rules import COMMIT, looks_like_git, our_branch
 from shopfloor.kit import git
 from shopfloor.kit.errors import Conflict
 
-LISTING = 512 << 20
+LISTING = 256 << 20
 SECONDS = 600.0
 AUTHOR = "Shopfloor <agent@shopfloor.invalid>"
 

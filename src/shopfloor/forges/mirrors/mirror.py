@@ -148,6 +148,10 @@ def recorded(place: Place) -> Refs | None:
 
 
 async def _fetch(git_dir: Path, source: Source, lock: int) -> None:
+    for part in (git_dir / "objects" / "pack").glob(
+        "tmp_*"
+    ):  # of a fetch that was killed: we hold the lock, none lives
+        part.unlink(missing_ok=True)
     args = ("fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
     for last in (False, True):
         try:

@@ -13,6 +13,14 @@ from shopfloor.kit import git
 from shopfloor.kit.errors import Conflict, Forbidden, Malformed, Unavailable
 
 PUSH_SECONDS = 600.0
+DENIED = (
+    ("archived so it is read-only", "The repository is archived: unarchive it in its settings, or work on a fork."),
+    (
+        "to create or update workflow",
+        "The work changes a file below .github/workflows: give the token the right 'workflow' (an App: 'workflows'), or ask the agent to leave it.",
+    ),
+)
+"""What forges say about a push -> what to do."""
 
 
 class WriteDenied(Forbidden):
@@ -102,7 +110,7 @@ async def _send(place: Place, source: Source, commit: str, branch: str, now: str
     ref = f"refs/heads/{branch}"
     try:
         await git.run(
-            *("push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags", *source.writing),
+            *("push", "--no-verify", "--no-signed", "--no-follow-tags", *source.writing),
             *(f"--force-with-lease={ref}:{now or ''}", source.url, f"{commit}:{ref}"),
             git_dir=place.orders,
             protocols=source.protocols,
@@ -131,6 +139,9 @@ def refusal(error: git.GitFailed | git.GitTimedOut, branch: str, place: Place | 
     if not isinstance(error, git.GitFailed):
         return error
     said, where = error.stderr.lower(), place.address.url if place else "the origin"
+    for sign, hint in DENIED:
+        if sign in said:
+            return WriteDenied(f"{where} refuses the push: {error.message}", hint=hint)
     if "checked out branch" in said or "branch is currently checked out" in said:
         return BranchCheckedOut(
             f"{branch} is checked out in {where}",

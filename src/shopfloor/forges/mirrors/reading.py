@@ -18,6 +18,7 @@ MAX_COMMAND = 64 << 10
 MAX_COMMANDS = 100
 MAX_DIFF = 4 << 20
 MAX_TEXT = 1 << 20
+FILES = frozenset({"100644", "100755"})
 COMMANDS = ".claude/commands"
 COMMAND_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.md")
 DIFF = ("--no-ext-diff", "--no-textconv", "--no-color")
@@ -156,6 +157,8 @@ async def mergeable(place: Place, base: str, head: str) -> Mergeable:
     merged = await git.call(
         *("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", base, head), git_dir=place.orders
     )
+    if "unrelated histories" in merged.stderr:
+        return Mergeable(clean=False, tree="")
     if merged.exit_code not in {0, 1} or not merged.stdout:
         raise git.failure(("merge-tree",), merged)
     tree, *names = merged.stdout.decode(errors="replace").rstrip("\0").split("\0")
@@ -192,12 +195,21 @@ async def changed(place: Place, base: str, head: str) -> tuple[list[Changed], li
     await require(place, base, head)
     said = await git.run("diff-tree", "-r", "-z", "--raw", "--no-renames", base, head, git_dir=place.orders)
     fields = said.split(b"\0")
+    found = [
+        (facts.decode().lstrip(":").split(), path) for facts, path in zip(fields[:-1:2], fields[1::2], strict=True)
+    ]
+    sizes = await _sizes(place, {facts[3] for facts, _ in found if facts[1] in FILES})
     changes = []
-    for facts, raw_path in zip(fields[:-1:2], fields[1::2], strict=True):
-        old_mode, mode, _, blob, _ = facts.decode().lstrip(":").split()
+    for (old_mode, mode, _, blob, _), raw_path in found:
         target = await _link(place, blob) if mode == SYMLINK else None
-        changes.append(Changed(raw_path.decode(errors="replace"), mode, old_mode, target))
+        changes.append(Changed(raw_path.decode(errors="replace"), mode, old_mode, target, sizes.get(blob, 0)))
     return changes, await _new_sizes(place, base, head)
+
+
+async def _sizes(place: Place, blobs: set[str]) -> dict[str, int]:
+    asked = "".join(f"{blob}\n" for blob in sorted(blobs)).encode()
+    told = await git.run("cat-file", "--batch-check=%(objectname) %(objectsize)", git_dir=place.orders, stdin=asked)
+    return {name: int(size) for name, size in (line.split() for line in told.decode().splitlines())}
 
 
 async def _link(place: Place, blob: str) -> str:

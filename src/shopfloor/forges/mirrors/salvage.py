@@ -103,6 +103,8 @@ async def salvage(
 
     `have` are commits of this order that are known to be here.
     """
+    if left.git.is_symlink() or left.common.is_symlink():  # whoever walks on below it is in somebody else's repository
+        return Salvaged(missed={ONLY: ".git is a link, which is not followed"})
     head, found = await asyncio.to_thread(_heads, left)
     known = {base, *have}
     if not known.issuperset(found.values()):

@@ -22,8 +22,8 @@ from shopfloor.forges.signals import Kind, Signal
 from shopfloor.forges.steps import merge as merging
 from shopfloor.kit import log
 from shopfloor.kit.config import ForgeSettings
-from shopfloor.kit.db import Database
-from shopfloor.kit.errors import Malformed, Misconfigured, Problem, Unauthenticated, Unavailable
+from shopfloor.kit.db import AWAY, Database
+from shopfloor.kit.errors import Forbidden, Malformed, Misconfigured, Problem, Unauthenticated, Unavailable
 
 logger = log.get(__name__)
 
@@ -90,19 +90,29 @@ def _url(repositories: Repositories, signal: Signal) -> str:
 
 
 async def handle_waiting(database: Database, repositories: Repositories) -> int:
-    """Handle what waits; answers how many. What the forge cannot be asked about right now goes on waiting."""
-    async with database.reading() as session:
-        rows = await inbox.waiting(session)
-    done = 0
-    for row in rows:
+    """Handle what waits; answers how many.
+
+    What the forge cannot be asked about right now, as it is away or our token is refused, goes on waiting, and keeps no other repository waiting.
+    """
+    done, silent, odd = 0, set[str](), set[str]()
+    while True:
+        async with database.reading() as session:
+            row = await inbox.waiting(session, silent=silent, odd=odd)
+        if row is None:
+            return done
         try:
             done += await _handle(database, repositories, row)
-        except Unavailable as problem:
+        except (Unavailable, Forbidden, Misconfigured) as problem:
+            silent.add(row.repository_url)
             logger.info("forge_delivery_waits", delivery_id=row.delivery_id, reason=problem.message)
         except Problem as problem:
             async with database.transaction() as session:
                 await inbox.settle(session, row.delivery_id, note=f"{problem.code}: {problem.message}")
-    return done
+        except AWAY:
+            raise
+        except Exception:  # the others must not wait for this one
+            odd.add(row.delivery_id)
+            logger.exception("forge_delivery_not_understood", delivery_id=row.delivery_id)
 
 
 async def _handle(database: Database, repositories: Repositories, row: Delivery) -> bool:
@@ -114,7 +124,7 @@ async def _handle(database: Database, repositories: Repositories, row: Delivery)
         flood = await inbox.too_many(session, row.repository_url, row.number)
     if settings is None:
         why = "the host is not connected any more"
-    elif flood:
+    elif flood and signal.by_person:  # what is looked up anyway answers nobody
         why = f"more than {signals.PER_HOUR} things happened on #{row.number} within an hour: it may be machines answering each other"
         logger.warning("forge_loop_broken", repository_url=row.repository_url, number=row.number)
     else:
@@ -138,9 +148,9 @@ def _unasked(signal: Signal, change: Change | None, settings: ForgeSettings) -> 
             asked = settings.mention.lower() in signal.text.lower()
             return "" if asked else "does not address us"
         case Kind.CHECKS_FAILED:
-            return "" if change and change.head_commit == signal.head_commit else "not the head of a change of ours"
+            return "" if change and change.head_commit == signal.head_commit else inbox.NOT_OUR_HEAD
         case _:
-            return "" if change else "not a change of ours"
+            return "" if change else inbox.NOT_OURS
 
 
 async def _forbidden(repositories: Repositories, url: str, signal: Signal) -> str:

@@ -59,7 +59,7 @@ async def merge(
         if expected_head is not None and expected_head != draft.head_commit:
             raise HeadMoved(f"the change is at {draft.head_commit[:12]}, not at {expected_head[:12]}")
         if change.state == ChangeState.MERGED:
-            await _tidy(repositories, change, delete_branch)
+            await _tidy(database, repositories, change, delete_branch)
             return change
         CHANGE.step(ChangeState(change.state), ChangeState.MERGED)
         async with database.reading() as session:
@@ -74,17 +74,17 @@ async def merge(
         forge = repositories.adapter(draft.repository_url)
         commit = await forge.merge(draft, squash=squash, planned=change.planned_commit, plan=plan)
         merged = await _end(database, repositories, change, ChangeState.MERGED, commit)
-        await _tidy(repositories, merged, delete_branch)
+        await _tidy(database, repositories, merged, delete_branch)
         return merged
 
 
-async def _tidy(repositories: Repositories, change: Change, wish: bool | None) -> None:
+async def _tidy(database: Database, repositories: Repositories, change: Change, wish: bool | None) -> None:
     """Remove the branch of a merged change, unless somebody moved it or another change stands on it. A failure is told and harms nothing."""
     if not (repositories.tidy(change.repository_url) if wish is None else wish):
         return
     draft = service.draft_of(change)
     try:
-        if not await repositories.adapter(draft.repository_url).base_of_others(draft):
+        if not await _needed(database, repositories, change):
             await repositories.delete_branch(draft.repository_url, draft.head_branch, draft.head_commit)
     except Problem as error:
         logger.warning("change_branch_kept", change_id=change.change_id, reason=f"{error.message} {error.hint}")
@@ -95,10 +95,9 @@ async def delete_branch(database: Database, repositories: Repositories, change_i
     change = await _read(database, change_id)
     if change.state == ChangeState.OPEN:
         raise StillOpen
-    draft = service.draft_of(change)
-    if await repositories.adapter(draft.repository_url).base_of_others(draft):
+    if await _needed(database, repositories, change):
         raise StillOpen("another open change stands on this branch", hint="Merge or close that one first.")
-    await repositories.delete_branch(draft.repository_url, draft.head_branch, draft.head_commit)
+    await repositories.delete_branch(change.repository_url, change.head_branch, change.head_commit)
     return change
 
 
@@ -112,6 +111,14 @@ async def clear(database: Database, repositories: Repositories, change: Change) 
         raise
     except Problem as problem:
         logger.warning("change_branch_kept", change_id=change.change_id, reason=f"{problem.message} {problem.hint}")
+
+
+async def _needed(database: Database, repositories: Repositories, change: Change) -> bool:
+    """Whether a change's branch must stay for another one: our table knows of ours, a forge also of others."""
+    async with database.reading() as session:
+        if await queries.needed(session, change):
+            return True
+    return await repositories.adapter(change.repository_url).base_of_others(service.draft_of(change))
 
 
 async def close(database: Database, repositories: Repositories, change_id: str) -> Change:

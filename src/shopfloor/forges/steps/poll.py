@@ -14,14 +14,16 @@ from shopfloor.forges.service import Repositories
 from shopfloor.forges.signals import Kind, Signal
 from shopfloor.kit import log
 from shopfloor.kit.config import ForgeSettings
-from shopfloor.kit.db import Database
+from shopfloor.kit.db import AWAY, Database
 from shopfloor.kit.errors import Problem
 
 logger = log.get(__name__)
 
 FIRST_LOOK = timedelta(days=1)
 """How far back the first poll of a process reads comments."""
-OVERLAP = timedelta(minutes=2)
+OVERLAP = timedelta(minutes=15)
+"""How much is read again, as the forge's clock may go behind ours; what is known is known by its key."""
+MOST_CHANGES = 1000
 
 
 async def poll(database: Database, repositories: Repositories, url: str, since: datetime) -> int:
@@ -31,7 +33,7 @@ async def poll(database: Database, repositories: Repositories, url: str, since: 
         return 0
     async with database.reading() as session:
         changes, _ = await queries.listing(
-            session, state="open", work_order_id=None, repository_url=url, limit=100, offset=0
+            session, state="open", work_order_id=None, repository_url=url, limit=MOST_CHANGES, offset=0
         )
     forge, new = repositories.adapter(url), 0
     async for signal in _found(forge, url, settings, list(changes), since):
@@ -105,13 +107,14 @@ async def watched(database: Database, repositories: Repositories) -> list[tuple[
     """The repositories that are polled, with their pause in seconds: those named in the settings, and those with open changes."""
     async with database.reading() as session:
         known = await queries.with_open_changes(session)
-    urls = [*repositories.connections.polled(), *known]
-    found: dict[str, float] = {}
-    for url in urls:
-        settings = repositories.connections.settings(rules.address(url))
+    found: dict[str, tuple[str, float]] = {}
+    for url in [*repositories.connections.polled(), *known]:
+        address = rules.address(url)
+        settings = repositories.connections.settings(address)
         if settings and settings.poll_seconds and repositories.adapter(url).pages:
-            found[rules.repository_url(url)] = settings.poll_seconds
-    return list(found.items())
+            named = repositories.connections.canonical(address)  # one repository is polled once, however it is spelled
+            found.setdefault(named.lower(), (named, settings.poll_seconds))
+    return list(found.values())
 
 
 async def keep_polling(database: Database, repositories: Repositories, *, awake: asyncio.Event) -> None:
@@ -129,4 +132,8 @@ async def keep_polling(database: Database, repositories: Repositories, *, awake:
                 since[url] = began - OVERLAP
             except Problem as problem:
                 logger.warning("forge_poll_failed", repository_url=url, code=problem.code, reason=problem.message)
+            except AWAY:
+                raise
+            except Exception:  # the others must not wait for this one
+                logger.exception("forge_poll_failed", repository_url=url)
         await asyncio.sleep(1)

@@ -6,7 +6,6 @@ from shopfloor.forges import queries as changes
 from shopfloor.kit import log
 from shopfloor.kit.db import Session, db_time
 from shopfloor.messages import service as messages
-from shopfloor.sandboxes import queries as sandboxes
 from shopfloor.workorders import queries, service
 from shopfloor.workorders.models import Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState, OrderStatus, after_loss, back_off_seconds
@@ -22,10 +21,8 @@ async def conclude(tools: Tools, attempt_id: str) -> None:
     async with tools.database.reading() as session:
         attempt = await queries.attempt(session, attempt_id)
         order = await queries.get(session, attempt.work_order_id)
-        sandbox = await sandboxes.get(session, attempt.sandbox_id)
     if attempt.concluded:
         return
-    await tools.sandboxes.tell_denied(sandbox)
     patience = 10 if attempt.state in {AttemptState.LOST, AttemptState.CANCELLED, AttemptState.FAILED} else 0
     stop_ms, forced = await tools.sandboxes.terminate(
         attempt.sandbox_id, reason=attempt.reason or str(attempt.state), grace_seconds=patience

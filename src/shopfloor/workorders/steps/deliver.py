@@ -33,6 +33,12 @@ class NeedsReview(Problem):
     hint = "Nothing is lost: offer the branch by hand, or mend the cause and retry."
 
 
+class OfferDelayed(NeedsReview, Unavailable):
+    """The branch is pushed, and its forge cannot be asked to review it right now: it is tried again for a while."""
+
+    code = "needs_review"
+
+
 async def deliver(tools: Tools, attempt_id: str) -> None:
     """Bring the attempt to its end: delivered, or failed with the reason. Idempotent."""
     async with tools.database.transaction() as session:
@@ -125,7 +131,7 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
     await tools.repositories.check_policy(url, order.base_commit, head)
     await tools.repositories.push(url, head, order.git_branch_name)
     logger.info("git_push_completed", agent_work_order_id=order_id, branch=order.git_branch_name, commit=head)
-    change = await _offer(tools, order, head, numbers) if order.offers else None
+    change = await offer(tools, order, head, numbers) if order.offers else None
     async with tools.database.transaction() as session:
         row = await queries.locked(session, order_id)
         row.head_commit = head
@@ -147,7 +153,7 @@ async def _answer(tools: Tools, order: WorkOrder, head: str) -> str:
     return "answered"
 
 
-async def _offer(tools: Tools, order: WorkOrder, head: str, numbers: GitProgress) -> Change:
+async def offer(tools: Tools, order: WorkOrder, head: str, numbers: GitProgress) -> Change:
     """Open the change. A forge that will not have it harms nothing: the branch is there, and a person is told."""
     try:
         return await tools.repositories.forge(order.repository_url).open_change(
@@ -163,11 +169,10 @@ async def _offer(tools: Tools, order: WorkOrder, head: str, numbers: GitProgress
             issue=order.github_issue_number,
             evidence=_evidence(order, numbers),
         )
-    except Unavailable:
-        raise
     except Problem as problem:
         told = f"{order.git_branch_name} is pushed at {head[:12]} and not offered for review: {problem.message}"
-        raise NeedsReview(told, hint=f"{problem.hint} Or offer the branch by hand.") from problem
+        kind = OfferDelayed if isinstance(problem, Unavailable) else NeedsReview
+        raise kind(told, hint=f"{problem.hint} Or offer the branch by hand.") from problem
 
 
 def _evidence(order: WorkOrder, numbers: GitProgress) -> list[tuple[str, str]]:

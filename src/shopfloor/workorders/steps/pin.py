@@ -208,12 +208,20 @@ async def _found(
         _listed(keeping, guess or base, base),
     )
     tip = salvaged.tip or base
-    return (ground if ground.tip == tip else await _listed(keeping, tip, base)), salvaged
+    if ground.tip == tip:
+        return ground, salvaged
+    try:
+        return await _listed(keeping, tip, base), salvaged
+    except (git.GitOutputTooLarge, git.GitTimedOut):  # a few trees can name more files than there are anywhere
+        salvaged.missed[tip] = "has more files than can be listed; what differs from the base is kept"
+        return await _listed(keeping, base, base), salvaged
 
 
 async def _listed(keeping: Keeping, tip: str, base: str) -> Ground:
-    files, other = await asyncio.gather(keeping.listing(tip), keeping.other(tip, base))
-    return Ground(tip, base, files, other)
+    files = await keeping.listing(
+        tip
+    )  # first: comparing takes memory for each file, and this says whether there are too many
+    return Ground(tip, base, files, await keeping.other(tip, base))
 
 
 def _compare(case: Case, remains: Remains, ground: Ground, raw: bool) -> tuple[leftovers.Left, list[Part]]:
