@@ -27,7 +27,7 @@ class Desk:
     """What a test does at the board."""
 
     def __init__(self, app: FastAPI, client: httpx.AsyncClient, origin: Path) -> None:
-        self.app, self.client, self.origin = app, client, origin
+        self.app, self.client, self.origin, self.url = app, client, origin, str(origin)
         self.tools: Tools = app.state.tools
         self.database: Database = app.state.database
         self.project_id = ""
@@ -55,7 +55,7 @@ class Desk:
         if self.project_id:
             await self.patch(f"/projects/{self.project_id}", settings)
         else:
-            body = {"name": "p", "repository_url": str(self.origin), "agent": "script", **settings}
+            body = {"name": "p", "repository_url": self.url, "agent": "script", **settings}
             self.project_id = (await self.post("/projects", body, expect=201))["project_id"]
         return self.project_id
 
@@ -88,7 +88,7 @@ class Desk:
         git("push", "-q", "origin", branch, cwd=clone)
         head = git("rev-parse", "HEAD", cwd=clone)
         base = git("rev-parse", "main", cwd=self.origin)
-        await self.tools.repositories.sync(str(self.origin))
+        await self.tools.repositories.sync(self.url)
         await self.set_head(ticket_id, head, base=base, branch=branch)
         return head
 

@@ -139,3 +139,17 @@ def test_forgejos_review_is_read(event: str, verdict: str) -> None:
     found = signals.read(event, told)
     assert found
     assert (found.verdict, found.text, found.host) == (verdict, "Please.", "git.example.org")
+
+
+@given(words=st.lists(WORDS | st.integers(1, 60).map("=".__mul__), max_size=4).map("".join))
+def test_nobody_writes_themselves_out_of_the_fence(words: str) -> None:
+    told = texts.fenced(words)
+    assert len(told.split(texts.FENCE)) == 3
+    assert told.startswith(texts.FENCE)
+    assert told.endswith(texts.FENCE)
+
+
+@given(words=st.text(st.characters() | st.sampled_from("\x00\ud800")))
+def test_somebodys_words_can_be_stored(words: str) -> None:
+    assert "\x00" not in texts.plain(words)
+    texts.plain(words).encode()

@@ -65,9 +65,12 @@ class Town:
 
     def fail_check(self) -> None:
         head = self.head()
-        self.repo.checks[head] = [{"name": "ci", "status": "completed", "conclusion": "failure"}]
-        run = {"name": "ci", "conclusion": "failure", "head_sha": head}
-        assert self.send("check_run", "completed", check_run=run).status_code == 202
+        self.repo.checks[head] = [
+            {"name": name, "status": "completed", "conclusion": "failure"} for name in ("ci", "lint")
+        ]
+        for name in ("ci", "lint"):  # however many fail on one commit, it is repaired once
+            run = {"name": name, "conclusion": "failure", "head_sha": head}
+            assert self.send("check_run", "completed", check_run=run).status_code == 202
 
     def said(self) -> list[str]:
         return [one["body"] for one in self.repo.comments.values()]

@@ -10,9 +10,12 @@ from shopfloor.board.queries import unmet
 from shopfloor.board.rules import LIMITS, ORDER, Approval, Column, How
 from shopfloor.evidence.models import Criterion, Evidence
 from shopfloor.evidence.rules import Verdict
+from shopfloor.forges import inbox
+from shopfloor.forges.models import Delivery
 from shopfloor.kit.db import Session, db_time
 from shopfloor.projects.models import Project
 from shopfloor.tasks.models import Task
+from shopfloor.workorders.queries import told_of_orders
 
 NEAR = 20
 """How many tickets of a column are looked at when a place in the next one becomes free, at least."""
@@ -63,7 +66,7 @@ async def stirring(session: Session) -> list[str]:
     """Tickets that may have somewhere to go by themselves.
 
     Of autonomous projects those of working columns, and as many of the backlog as it may analyze; of all projects those whose branch
-    lacks what a task made, and those that no person blocked.
+    lacks what a task made, those that no person blocked, and those whose change a forge told something of.
     """
     live = (Ticket.archived_at.is_(None), Ticket.project_id == Project.project_id)
     working = sa.and_(Project.autonomy, Ticket.status.not_in([Column.BACKLOG, Column.DONE]))
@@ -79,7 +82,8 @@ async def stirring(session: Session) -> list[str]:
         .subquery()
     )
     first = sa.select(waiting.c.ticket_id).where(waiting.c.place <= waiting.c.most)
-    return list(await session.scalars(moving.union(first, made)))
+    told = sa.select(Delivery.work_order_id).where(inbox.open_facts(), ~told_of_orders())
+    return list(await session.scalars(moving.union(first, made, told)))
 
 
 def _analyzing() -> sa.ColumnElement[int]:

@@ -10,6 +10,7 @@ from shopfloor.board.queries import TicketNotFound
 from shopfloor.board.steps.advance import advance
 from shopfloor.board.steps.block import detect, undelivered
 from shopfloor.board.steps.integrate import take_in
+from shopfloor.board.steps.react import answer, reply
 from shopfloor.board.steps.reviews import review
 from shopfloor.events import log as events
 from shopfloor.events.bus import Published
@@ -38,6 +39,10 @@ HEAR = (
     "TICKET_TRANSITIONED",
     "project.changed",
     "work_order.finished",
+    "forge.review_submitted",
+    "forge.comment_made",
+    "forge.checks_failed",
+    "forge.change_closed",
 )
 REVIEW_SECONDS = 10.0
 """How often reviews are looked for: none is shorter than a minute, and one that is known is ended on time."""
@@ -100,13 +105,16 @@ class Mover:
                     self.want(ticket_id)
 
     async def look_after(self, ticket_id: str) -> None:
-        """Take in what its tasks made, then do its next steps until there is none."""
+        """Take in what its tasks made and what a forge told of its change, then do its next steps until there is none."""
         await self._integrate(ticket_id)
+        await answer(self.tools, ticket_id)
         await review(self.tools, ticket_id)
         for _ in range(MOST_STEPS):
             if not await advance(self.tools, ticket_id):
-                return
-        self.again.add(ticket_id)
+                break
+        else:
+            self.again.add(ticket_id)
+        await reply(self.tools, ticket_id)
 
     async def _integrate(self, ticket_id: str) -> None:
         async with self.tools.database.reading() as session:
@@ -130,6 +138,8 @@ class Mover:
         ticket_id = payload.get("ticket_id") or payload.get("subject_id")
         if event.event_type == "work_order.finished":
             ticket_id = await self._reviewed(event.entity_id)
+        if event.entity_type == "repository":
+            ticket_id = payload.get("work_order_id")
         if ticket_id:
             self.want(ticket_id)
         if event.event_type == "project.changed":

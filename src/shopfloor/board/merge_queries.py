@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from shopfloor.board.models import QueuedMerge, Ticket
+from shopfloor.board.models import QueuedMerge, Ticket, Union
 from shopfloor.board.rules.merging import QUEUED
 from shopfloor.evidence import rules as evidence
 from shopfloor.evidence.models import CheckRun, Criterion
@@ -105,6 +105,13 @@ async def judged_after_merge(session: Session) -> list[tuple[Ticket, CheckRun]]:
     query = query.where(CheckRun.verdict.in_(("failed", "error")))
     query = query.where(~sa.exists().where(*same, newer.created_at > CheckRun.created_at))
     return [(row[0], row[1]) for row in await session.execute(query)]
+
+
+async def union(session: Session, project_id: str) -> tuple[Union, CheckRun] | None:
+    """A project's live branches together, with the run that checks them."""
+    query = sa.select(Union, CheckRun).join(CheckRun, CheckRun.run_id == Union.run_id)
+    row = (await session.execute(query.where(Union.project_id == project_id))).first()
+    return (row[0], row[1]) if row else None
 
 
 async def batch_of(session: Session, run_id: str) -> int:

@@ -1,14 +1,14 @@
-"""Tickets in the merge queue. Sole writer of its table."""
+"""Tickets in the merge queue, and projects' live branches together. Sole writer of both tables."""
 
 from typing import Any, cast
 
 import sqlalchemy as sa
 
 from shopfloor.board import merge_queries as queries
-from shopfloor.board.models import QueuedMerge, Ticket
+from shopfloor.board.models import QueuedMerge, Ticket, Union
 from shopfloor.board.rules.merging import MERGE, QUEUED, MergeState
 from shopfloor.events import log as events
-from shopfloor.events.catalog.board import MergeQueueChanged
+from shopfloor.events.catalog.board import MergeQueueChanged, UnionMade
 from shopfloor.kit import log
 from shopfloor.kit.db import Session, db_time
 
@@ -49,6 +49,17 @@ async def step_merge(session: Session, row: QueuedMerge, to: MergeState, reason:
     if to not in QUEUED:
         row.ended_at = cast("Any", db_time())
     await _tell(session, row, before, reason)
+
+
+async def set_union(session: Session, project_id: str, commit: str, ticket_ids: list[str], run_id: str) -> None:
+    """Note what a project's live branches are together, and which run checks that."""
+    if (row := await session.get(Union, project_id, with_for_update=True)) is None:
+        session.add(row := Union(project_id=project_id))
+    row.commit, row.ticket_ids, row.run_id = commit, ticket_ids, run_id
+    await session.flush()
+    fact = UnionMade(project_id=project_id, commit=commit, ticket_ids=tuple(ticket_ids), run_id=run_id)
+    await events.append(session, fact)
+    logger.info("union_made", project_id=project_id, commit=commit, tickets=len(ticket_ids), run_id=run_id)
 
 
 async def _tell(session: Session, row: QueuedMerge, before: str, reason: str) -> None:

@@ -99,6 +99,18 @@ class TicketMove(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())
 
 
+class Union(Base):
+    """A project's live branches as they were last merged together in memory, to be checked."""
+
+    __tablename__ = "unions"
+
+    project_id: Mapped[str] = mapped_column(sa.ForeignKey("projects.project_id"), primary_key=True)
+    commit: Mapped[str] = mapped_column(sa.String(64))
+    ticket_ids: Mapped[list[str]] = mapped_column(default=list)
+    """Whose branches are in it; those that conflict are not."""
+    run_id: Mapped[str] = mapped_column(sa.String(40))
+
+
 class QueuedMerge(Base):
     """A ticket waiting to be merged; one of a project at a time is tried."""
 

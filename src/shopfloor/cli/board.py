@@ -33,6 +33,13 @@ def board(
         _below(view["columns"])
     else:
         _beside(view["columns"], width)
+    if together := view["union"]:
+        render.say(_together(together))
+
+
+def _together(union: dict[str, Any]) -> str:
+    reason = f": {render.clean(union['reason'])}" if union["reason"] else ""
+    return f"all {len(union['tickets'])} live branches together: {union['verdict'] or union['state']}{reason}"
 
 
 def _head(column: dict[str, Any]) -> str:

@@ -40,6 +40,9 @@ SETTINGS: dict[str, Any] = {
     "test_command": Annotated[str | None, typer.Option(help="How one test is run, such as 'pytest -q {test}'.")],
     "check_command": Annotated[str | None, typer.Option(help="What must succeed on every merged tree.")],
     "merge_queue": Annotated[bool | None, typer.Option(help="Whether tickets that are done are merged by themselves.")],
+    "union_check": Annotated[
+        bool | None, typer.Option(help="Whether the check command is run on all live branches together, too.")
+    ],
 }
 CALLED = {
     "sandbox": "sandbox_type",

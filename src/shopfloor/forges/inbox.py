@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from shopfloor.events import log as events
 from shopfloor.events.catalog.forges import ForgeDeliveryReceived, ForgeEvent
 from shopfloor.forges.models import Change, Delivery
-from shopfloor.forges.signals import PER_HOUR, REVIEWS, Signal
+from shopfloor.forges.signals import PER_HOUR, REVIEWS, Kind, Signal
 from shopfloor.kit.db import Session, db_time
 
 
@@ -75,26 +75,38 @@ async def forget(session: Session, *, days: float = 30) -> int:
     return len((await session.execute(old.returning(Delivery.delivery_id))).all())
 
 
-async def unanswered(session: Session, *, limit: int = 50) -> Sequence[Delivery]:
-    """Facts that nobody has reacted to, oldest first."""
-    open_ones = (Delivery.state == "handled", Delivery.reaction == "")
-    return (
-        await session.scalars(sa.select(Delivery).where(*open_ones).order_by(Delivery.handled_at).limit(limit))
-    ).all()
+def signal_of(row: Delivery) -> Signal:
+    """What a delivery says; not for one that says nothing to us."""
+    return Signal(**row.signal | {"kind": Kind(row.signal["kind"])})
 
 
-async def answer(session: Session, delivery_id: str, reaction: str, *, work_order_id: str | None = None) -> bool:
-    """Note what is done about a fact, in the transaction that does it; False when somebody else did."""
-    done: dict[str, Any] = {"reaction": reaction[:40]} | ({"work_order_id": work_order_id} if work_order_id else {})
+def open_facts() -> sa.ColumnElement[bool]:
+    """Facts that something is still to be done about: answered, or told of how it ended."""
+    return sa.or_(sa.and_(*_UNANSWERED), sa.and_(*_UNREPLIED))
+
+
+_UNANSWERED = (Delivery.state == "handled", Delivery.reaction == "")
+_UNREPLIED = (Delivery.reaction == "continued", Delivery.event.in_(REVIEWS))
+
+
+async def unanswered(session: Session, whose: sa.ColumnElement[bool], *, limit: int = 50) -> Sequence[Delivery]:
+    """Those facts of `whose` that nobody has reacted to, oldest first."""
+    query = sa.select(Delivery).where(*_UNANSWERED, whose).order_by(Delivery.handled_at).limit(limit)
+    return (await session.scalars(query)).all()
+
+
+async def answer(session: Session, delivery_id: str, reaction: str, *, note: str = "") -> bool:
+    """Write down what is done about a fact, in the transaction that does it; False when somebody else did."""
+    done = {"reaction": reaction[:40], "note": note}
     mine = sa.and_(Delivery.delivery_id == delivery_id, Delivery.reaction == "")
     noted = await session.execute(sa.update(Delivery).where(mine).values(done).returning(Delivery.delivery_id))
     return noted.first() is not None
 
 
-async def unreplied(session: Session, *, limit: int = 50) -> Sequence[Delivery]:
-    """Reviews that an order was continued for, and that nobody told how it ended."""
-    mine = (Delivery.reaction == "continued", Delivery.event.in_(REVIEWS))
-    return (await session.scalars(sa.select(Delivery).where(*mine).order_by(Delivery.handled_at).limit(limit))).all()
+async def unreplied(session: Session, whose: sa.ColumnElement[bool], *, limit: int = 50) -> Sequence[Delivery]:
+    """Those reviews of `whose` that work went on for, and that nobody told how it ended."""
+    query = sa.select(Delivery).where(*_UNREPLIED, whose).order_by(Delivery.handled_at).limit(limit)
+    return (await session.scalars(query)).all()
 
 
 async def replied(session: Session, delivery_id: str, reaction: str) -> None:
@@ -103,7 +115,8 @@ async def replied(session: Session, delivery_id: str, reaction: str) -> None:
     await session.execute(sa.update(Delivery).where(mine).values(reaction=reaction[:40]))
 
 
-async def answered(session: Session, work_order_id: str, reaction: str) -> int:
-    """How often a reaction was made for an order."""
-    same = (Delivery.work_order_id == work_order_id, Delivery.reaction == reaction)
-    return await session.scalar(sa.select(sa.func.count()).select_from(Delivery).where(*same)) or 0
+async def repaired(session: Session, work_order_id: str) -> set[str]:
+    """The commits whose failed checks were answered by another try."""
+    same = (Delivery.work_order_id == work_order_id, Delivery.reaction == "repaired")
+    rows = await session.scalars(sa.select(Delivery).where(*same))
+    return {signal_of(row).head_commit for row in rows}

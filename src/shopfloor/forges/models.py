@@ -30,6 +30,7 @@ class Change(Base):
 
     change_id: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     work_order_id: Mapped[str] = mapped_column(sa.String(40), index=True)
+    """Or the ticket whose branch it is."""
     forge: Mapped[str] = mapped_column(sa.String(40))
     repository_url: Mapped[str] = mapped_column(sa.Text)
     base_branch: Mapped[str] = mapped_column(sa.String(255))
@@ -92,9 +93,10 @@ class Delivery(Base):
     """What it says; empty when it says nothing to us."""
     state: Mapped[str] = mapped_column(sa.String(20))
     note: Mapped[str] = mapped_column(sa.Text, default="")
+    """Why it led to nothing; or at which commits a ticket's change and branch stood when it was answered."""
     received_at: Mapped[datetime] = mapped_column(server_default=db_time())
     handled_at: Mapped[datetime | None]
     work_order_id: Mapped[str | None] = mapped_column(sa.String(40))
-    """Whose change it is about, or whose work it began."""
+    """Whose change it is about: an order's or a ticket's."""
     reaction: Mapped[str] = mapped_column(sa.String(40), default="")
     """What was done about it; empty while nothing was."""

@@ -238,9 +238,9 @@ class Repositories:
         probe = await pushing.probe_repository(self.place(url), self.root / "probe.git")
         return await pushing.can_write(await self.source(url, write=True), probe)
 
-    async def commit_merge(self, url: str, tree: str, parents: tuple[str, ...], message: str) -> str:
-        """Write a commit of a merged tree; answers its hash."""
-        return await reading.commit_merge(self.place(url), tree, parents, message)
+    async def commit_merge(self, url: str, tree: str, parents: tuple[str, ...], message: str, *, date: str = "") -> str:
+        """Write a commit of a merged tree; answers its hash. With a `date` the same merge is the same commit."""
+        return await reading.commit_merge(self.place(url), tree, parents, message, date=date)
 
     def adapter(self, url: str) -> Forge:
         """The forge of a repository: the one its host is connected to, else plain git."""

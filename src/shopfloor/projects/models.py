@@ -42,6 +42,8 @@ class Project(Base):
     """What must succeed on every merged tree."""
     merge_queue: Mapped[bool] = mapped_column(default=False)
     """Whether tickets that are done are merged by themselves, one at a time."""
+    union_check: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    """Whether `check_command` is run on all live branches together whenever one moves, too."""
     git_gate: Mapped[bool] = mapped_column(default=False)
     """Whether its agents may fetch from it, and push their order's branch, themselves."""
     created_at: Mapped[datetime] = mapped_column(server_default=db_time())

@@ -37,6 +37,7 @@ NEEDED = (
     "wip_limits",
     "gates",
     "merge_queue",
+    "union_check",
     "git_gate",
 )
 

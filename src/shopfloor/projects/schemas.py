@@ -86,6 +86,8 @@ class ProjectRequest(Body):
     test_command: TestCommand = None
     check_command: ShellLine | None = None
     merge_queue: bool = False
+    union_check: bool = False
+    """Whether `check_command` is run on all live branches merged together, too, whenever one moves."""
     git_gate: bool = False
     """Whether its agents may fetch from it, and push their order's branch, themselves."""
 
@@ -111,6 +113,7 @@ class ProjectPatch(Body):
     test_command: TestCommand = None
     check_command: ShellLine | None = None
     merge_queue: bool | None = None
+    union_check: bool | None = None
     git_gate: bool | None = None
 
 
@@ -136,6 +139,7 @@ class ProjectView(Schema):
     test_command: str | None
     check_command: str | None
     merge_queue: bool
+    union_check: bool
     git_gate: bool
     created_at: Timestamp
     updated_at: Timestamp

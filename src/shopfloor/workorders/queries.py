@@ -8,6 +8,7 @@ import orjson
 import sqlalchemy as sa
 
 from shopfloor.events.models import EventRow
+from shopfloor.forges.models import Delivery
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import NotFound
 from shopfloor.workorders.models import Artifact, Attempt, Pin, WorkOrder
@@ -51,6 +52,12 @@ async def locked(session: Session, order_id: str) -> WorkOrder:
     if order is None:
         raise WorkOrderNotFound(f"there is no work order {order_id[:60]!r}")
     return order
+
+
+def told_of_orders() -> sa.ColumnElement[bool]:
+    """Deliveries that are for orders to answer: of no change yet, or of an order's. What is left tells of tickets' changes."""
+    mine = sa.exists().where(WorkOrder.agent_work_order_id == Delivery.work_order_id)
+    return sa.or_(Delivery.work_order_id.is_(None), mine)
 
 
 async def locked_attempt(session: Session, attempt_id: str) -> tuple[WorkOrder, Attempt]:

@@ -13,27 +13,30 @@ from shopfloor.board.steps.offer import offer
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence import rules as evidence_rules
 from shopfloor.evidence import service as checks
+from shopfloor.forges.texts import fenced
 from shopfloor.kit.db import Session
 from shopfloor.projects.models import Project
 from shopfloor.tasks import queries as task_queries
 from shopfloor.tasks import service as tasks
 from shopfloor.tasks.models import Task
 from shopfloor.workorders.steps import Tools
-from shopfloor.workorders.steps.react import fenced
+
+LONGEST_TASK = 90_000
+"""Letters that a task's description may have."""
 
 
 async def advance(tools: Tools, ticket_id: str) -> bool:
     """Do the ticket's next step; answers whether there was one. Raises nothing that only says 'not yet'."""
     async with tools.database.reading() as session:
         ticket = await queries.get(session, ticket_id)
-        step = await _next(session, await session.get_one(Project, ticket.project_id), ticket, tools)
+        step = await upcoming(session, await session.get_one(Project, ticket.project_id), ticket, tools)
     if step.what == "nothing":
         return False
     if step.what == "forward":
         return await _forward(tools, ticket_id, ticket.status)
     async with tools.database.transaction() as session:
         project, ticket = await queries.locked_with_project(session, ticket_id)
-        step = await _next(session, project, ticket, tools)
+        step = await upcoming(session, project, ticket, tools)
         if step.what in DOES:
             await DOES[step.what](tools, session, project, ticket, step)
         status = ticket.status
@@ -42,7 +45,8 @@ async def advance(tools: Tools, ticket_id: str) -> bool:
     return True
 
 
-async def _next(session: Session, project: Project, ticket: Ticket, tools: Tools) -> Step:
+async def upcoming(session: Session, project: Project, ticket: Ticket, tools: Tools) -> Step:
+    """What the board would do next with the ticket by itself."""
     if ticket.archived_at is not None:
         return Step(what="nothing")
     return next_step(await state_of(session, project, ticket, tools.settings.board.most_returns))
@@ -128,26 +132,28 @@ async def _make(tools: Tools, session: Session, project: Project, ticket: Ticket
 
 async def _mend(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
     """The task of a ticket that came back: what failed, and to mend it."""
+    await mend(tools, session, project, ticket, f"The work so far does not hold:\n{fenced(step.reason[:4000])}")
+
+
+async def mend(tools: Tools, session: Session, project: Project, ticket: Ticket, why: str) -> Task:
+    """Make a task that goes on from what is there, told why, in the ticket's column; it waits for whatever holds the ticket's work."""
     criteria = await evidence.criteria(session, ticket.ticket_id)
-    told = (
-        f"The work so far does not hold:\n{fenced(step.reason[:4000])}\nGo on from what is there, and mend the cause."
-    )
-    text = f"{told}\n\n{_told(ticket, [one.text for one in criteria])}"
-    await _create(tools, session, project, ticket, f"Mend: {ticket.title}", text)
+    told = f"{why}\nGo on from what is there, and mend the cause.\n\n{_told(ticket, [one.text for one in criteria])}"
+    return await _create(tools, session, project, ticket, f"Mend: {ticket.title}", told[:LONGEST_TASK])
 
 
 async def _create(tools: Tools, session: Session, project: Project, ticket: Ticket, title: str, text: str) -> Task:
+    begins = await service.terms(session, project.project_id, ticket.ticket_id, ticket.status)
     return await tasks.create(
         session,
         project_id=project.project_id,
         ticket_id=ticket.ticket_id,
-        spec_id=ticket.spec_id,
         phase=ticket.status,
         title=title[:500],
         description=text,
         priority=ticket.priority,
         base_branch=ticket.branch,
-        reason="made by the board",
+        **begins | {"reason": begins["reason"] or "made by the board"},
         scheduling=tools.settings.scheduling,
     )
 

@@ -8,12 +8,12 @@ from shopfloor.board.rules import BlockedClass
 from shopfloor.board.rules.flow import State
 from shopfloor.board.service import BOARD
 from shopfloor.board.steps.advance import state_of
+from shopfloor.forges.texts import fenced
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Problem
 from shopfloor.projects.models import Project
 from shopfloor.tasks import service as tasks
 from shopfloor.workorders.steps import Tools
-from shopfloor.workorders.steps.react import fenced
 
 REMEDY = "Clear the way: "
 

@@ -9,7 +9,7 @@ from shopfloor.board import merge_queries, merge_service, queries, service
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules import Column, How
 from shopfloor.board.rules.merging import MOST_RUNS, MOST_TOGETHER, MergeState, halved
-from shopfloor.board.steps.move import move
+from shopfloor.board.steps.move import move, move_back
 from shopfloor.board.steps.offer import offer
 from shopfloor.events import log as events
 from shopfloor.evidence import service as checks
@@ -330,6 +330,4 @@ async def _reopen(tools: Tools, ticket_id: str, reason: str) -> None:
     async with tools.database.transaction() as session:
         _, ticket = await queries.locked_with_project(session, ticket_id)
         if ticket.status == Column.DONE and ticket.merge_commit is not None and ticket.archived_at is None:
-            await service.record_move(
-                session, ticket, Column.BUILDING, how=How.REOPENED, by=QUEUE, reason=reason[:2000]
-            )
+            await move_back(session, ticket, Column.BUILDING, how=How.REOPENED, by=QUEUE, reason=reason[:2000])

@@ -103,6 +103,13 @@ async def move(
     raise TicketUnsteady(f"{ticket_id} moved while its gates were looked at")
 
 
+async def move_back(session: Session, ticket: Ticket, to: str, *, how: How, by: str, reason: str) -> None:
+    """Move a locked ticket to an earlier column in the transaction of what led to it: no gate stands before that. Raises NotBack, TicketArchivedAlready."""
+    service.check_live(ticket)
+    rules.check_back(ticket.status, to)
+    await service.record_move(session, ticket, to, how=how, by=by, reason=reason)
+
+
 async def _spoken(session: Session, ticket: Ticket, by: str) -> None:
     """The board waited for somebody to say something: a person who moves the ticket has."""
     waits = ticket.blocked_class == BlockedClass.WAITING_ON_CLARIFICATION and ticket.blocked_who == service.BOARD

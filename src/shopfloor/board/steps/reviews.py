@@ -9,6 +9,7 @@ from shopfloor.board.service import may_cost
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence import service as ledger
 from shopfloor.evidence.models import Criterion
+from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.errors import Problem
 from shopfloor.projects.models import Project
@@ -18,7 +19,6 @@ from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.ask import HOW, NoAnswer, answer_of, ask
-from shopfloor.workorders.steps.react import fenced
 
 logger = log.get(__name__)
 

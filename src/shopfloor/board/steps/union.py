@@ -7,6 +7,7 @@ from typing import Any
 
 from shopfloor.board import merge_queries, queries, service
 from shopfloor.board.models import Ticket
+from shopfloor.board.steps.together import PURPOSE, Seen, check_together
 from shopfloor.events import log as events
 from shopfloor.forges.mirrors import reading
 from shopfloor.forges.port import Refs
@@ -22,7 +23,16 @@ LOOK_SECONDS = 20.0
 MOST_LIVE = 200
 """Live branches of a project that are looked at: each is merged with every other."""
 REMEMBERED = MOST_LIVE * MOST_LIVE
-MOVED = frozenset({"ticket.head_moved", "change.merged", "change.closed", "ticket.archived"})
+MOVED = frozenset(
+    {
+        "ticket.head_moved",
+        "change.merged",
+        "change.closed",
+        "ticket.archived",
+        "project.changed",
+        "check_run.state_changed",
+    }
+)
 
 Pair = tuple[str, str, str]
 
@@ -62,7 +72,7 @@ def _make_room(known: dict[Any, Any]) -> None:
 
 async def keep_checking(tools: Tools) -> None:
     """Check a project's branches whenever one moves, for ever."""
-    known, due = Unions(), set[str]()
+    known, seen, due = Unions(), Seen(), set[str]()
     async with tools.hub.subscribe(events.Filters(event_types=MOVED)) as feed:
         moves = aiter(feed)
         next_move = asyncio.ensure_future(anext(moves))
@@ -70,29 +80,35 @@ async def keep_checking(tools: Tools) -> None:
             while True:
                 done, _ = await asyncio.wait({next_move}, timeout=0 if due else LOOK_SECONDS)
                 if done:
-                    due |= await _concerned(tools, next_move.result())
+                    due |= await _concerned(tools, seen, next_move.result())
                     next_move = asyncio.ensure_future(anext(moves))
                     continue
                 async with tools.database.reading() as session:
                     due = due or set(await merge_queries.projects_alive(session))
                 for project_id in due:
-                    await _checked(tools, known, project_id)
+                    await _checked(tools, known, seen, project_id)
                 due = set()
         finally:
             next_move.cancel()
 
 
-async def _concerned(tools: Tools, event: Any) -> set[str]:
+async def _concerned(tools: Tools, seen: Seen, event: Any) -> set[str]:
     """The project whose branches an event is about; a change says whose it is by its repository."""
+    if event.event_type == "check_run.state_changed":
+        if event.payload.get("purpose") != PURPOSE or event.payload.get("verdict") is None:
+            return set()
+        seen.states.pop(str(event.payload["subject_id"]), None)
+        return {str(event.payload["subject_id"])}
     if project_id := event.payload.get("project_id"):
         return {str(project_id)}
     async with tools.database.reading() as session:
         return set(await merge_queries.projects_alive(session))
 
 
-async def _checked(tools: Tools, known: Unions, project_id: str) -> None:
+async def _checked(tools: Tools, known: Unions, seen: Seen, project_id: str) -> None:
     try:
         await check_union(tools, known, project_id)
+        await check_together(tools, seen, project_id)
     except Problem as problem:
         logger.warning("union_check_failed", project_id=project_id, code=problem.code, reason=problem.message)
 

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from shopfloor.board import queries, rules
-from shopfloor.board.models import Ticket
+from shopfloor.board import merge_queries, queries, rules
+from shopfloor.board.models import Ticket, Union
 from shopfloor.board.rules import ORDER
 from shopfloor.board.rules.fold import Card
 from shopfloor.events import log as events
+from shopfloor.evidence.models import CheckRun
 from shopfloor.kit.clock import iso
 from shopfloor.kit.db import Database, Session
 from shopfloor.projects import queries as projects
@@ -24,6 +25,7 @@ async def board(database: Database, project: str | None, *, limit: int) -> dict[
         counts = await queries.counts(session, found.project_id if found else None)
         pages = [await _page(session, found, column, None, limit) for column in ORDER]
         shown = await shown_cards(session, [ticket for rows, _ in pages for ticket in rows])
+        together = await merge_queries.union(session, found.project_id) if found else None
     columns = [
         _column(column, found, counts[column], [shown[ticket.ticket_id] for ticket in rows], following)
         for column, (rows, following) in zip(ORDER, pages, strict=True)
@@ -33,7 +35,14 @@ async def board(database: Database, project: str | None, *, limit: int) -> dict[
         "position": str(position),
         "columns": columns,
         "total_tickets": sum(counts.values()),
+        "union": _together(*together) if together else None,
     }
+
+
+def _together(union: Union, run: CheckRun) -> dict[str, Any]:
+    """How all live branches together do."""
+    plain = {"commit": union.commit, "tickets": union.ticket_ids, "run_id": run.run_id}
+    return plain | {"state": run.state, "verdict": run.verdict, "reason": run.reason}
 
 
 async def column(database: Database, project: str | None, name: str, cursor: str | None, limit: int) -> dict[str, Any]:

@@ -105,6 +105,19 @@ class UnionChecked(TicketEvent, frozen=True, kw_only=True):
     conflicts_with: tuple[str, ...]
 
 
+class UnionMade(Event, frozen=True, kw_only=True):
+    """All live branches of a project were merged together in memory; what its check found is told of `run_id`."""
+
+    type: ClassVar[str] = "union.made"
+    entity_type: ClassVar[str] = "project"
+    entity: ClassVar[str] = "project_id"
+
+    project_id: str
+    commit: str
+    ticket_ids: tuple[str, ...]
+    run_id: str
+
+
 class MergeQueueChanged(TicketEvent, frozen=True, kw_only=True):
     """The ticket moved along the merge queue."""
 

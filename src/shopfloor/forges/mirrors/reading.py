@@ -163,10 +163,11 @@ async def mergeable(place: Place, base: str, head: str) -> Mergeable:
     return Mergeable(merged.exit_code == 0, tree, list(dict.fromkeys(names)), adds=tree != before)
 
 
-async def commit_merge(place: Place, tree: str, parents: tuple[str, ...], message: str) -> str:
-    """Write a commit of a merged tree, in our name."""
+async def commit_merge(place: Place, tree: str, parents: tuple[str, ...], message: str, *, date: str = "") -> str:
+    """Write a commit of a merged tree, in our name. With a `date` the same merge is the same commit."""
     who = {f"GIT_{role}_NAME": "Shopfloor" for role in ("AUTHOR", "COMMITTER")}
     who |= {f"GIT_{role}_EMAIL": "agent@shopfloor.invalid" for role in ("AUTHOR", "COMMITTER")}
+    who |= {f"GIT_{role}_DATE": date for role in ("AUTHOR", "COMMITTER") if date}
     given = [word for parent in parents for word in ("-p", parent)]
     text = git.clean(message.encode()).encode()
     made = await git.run("commit-tree", tree, *given, git_dir=place.orders, env=who, stdin=text)

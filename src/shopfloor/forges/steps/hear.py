@@ -107,7 +107,7 @@ async def handle_waiting(database: Database, repositories: Repositories) -> int:
 
 async def _handle(database: Database, repositories: Repositories, row: Delivery) -> bool:
     """One delivery: whose it is, whether they may, whether it goes too fast; then the fact, once."""
-    signal = Signal(**row.signal | {"kind": Kind(row.signal["kind"])})
+    signal = inbox.signal_of(row)
     settings = repositories.connections.settings(rules.address(row.repository_url))
     async with database.reading() as session:
         change = await inbox.ours(session, row.repository_url, signal)

@@ -11,7 +11,7 @@ from shopfloor.forges.rules import CHANGE, ChangeState
 from shopfloor.forges.service import Repositories
 from shopfloor.kit import log
 from shopfloor.kit.db import Database
-from shopfloor.kit.errors import Conflict, NotFound, Problem
+from shopfloor.kit.errors import Conflict, NotFound, Problem, Unavailable
 
 logger = log.get(__name__)
 
@@ -21,6 +21,8 @@ CLOSE_SECONDS = 30.0
 """Seconds that a close waits for the origin, when a merge may have been pushed."""
 LOOK_SECONDS = 4.0
 """Seconds that a look waits for the origin; after that it answers what was found out before."""
+NOTICE_SECONDS = 10.0
+"""Seconds that who was told of an end waits for somebody else who is writing it down."""
 FRESH_SECONDS = 2.0
 """A verdict of the last seconds is answered as it is."""
 
@@ -100,6 +102,18 @@ async def delete_branch(database: Database, repositories: Repositories, change_i
     return change
 
 
+async def clear(database: Database, repositories: Repositories, change: Change) -> None:
+    """Remove the branch of a change that was merged on its forge, if the operator wants that. Raises Unavailable; what else keeps it is told."""
+    if change.state != ChangeState.MERGED or not repositories.tidy(change.repository_url):
+        return
+    try:
+        await delete_branch(database, repositories, change.change_id)
+    except Unavailable:
+        raise
+    except Problem as problem:
+        logger.warning("change_branch_kept", change_id=change.change_id, reason=f"{problem.message} {problem.hint}")
+
+
 async def close(database: Database, repositories: Repositories, change_id: str) -> Change:
     """Withdraw the change; its branch stays. Raises IllegalMove when it is merged, also by a merge whose end nobody wrote down."""
     place = repositories.place((await _read(database, change_id)).repository_url)
@@ -138,9 +152,9 @@ async def noticed(database: Database, repositories: Repositories, change_id: str
         return change
     forge, draft = repositories.adapter(change.repository_url), service.draft_of(change)
     if commit := await forge.landed(draft, change.planned_commit):
-        return await _finish(database, repositories, change, Ended(ChangeState.MERGED, commit))
+        return await _finish(database, repositories, change, Ended(ChangeState.MERGED, commit), NOTICE_SECONDS)
     if await forge.withdrawn(draft):
-        return await _finish(database, repositories, change, Ended(ChangeState.CLOSED))
+        return await _finish(database, repositories, change, Ended(ChangeState.CLOSED), NOTICE_SECONDS)
     return change
 
 
@@ -183,11 +197,13 @@ async def _landed_after_all(repositories: Repositories, change: Change) -> str |
         raise OriginSilent(f"whether the change was merged is not known: {OriginSilent.__doc__}") from error
 
 
-async def _finish(database: Database, repositories: Repositories, seen: Change, ended: Ended) -> Change:
-    """Write down how a change ended; whoever holds its turn right now does it without us."""
+async def _finish(
+    database: Database, repositories: Repositories, seen: Change, ended: Ended, patience: float = 0
+) -> Change:
+    """Write down how a change ended; whoever holds its turn for longer than `patience` does it without us."""
     place = repositories.place(seen.repository_url)
     try:
-        async with turns.turn(database, place, seen.change_id, patience=0):
+        async with turns.turn(database, place, seen.change_id, patience=patience):
             change = await _read(database, seen.change_id)
             if change.state != ChangeState.OPEN or change.planned_commit != seen.planned_commit:
                 return change

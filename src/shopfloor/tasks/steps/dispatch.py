@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shopfloor.forges.mirrors.mirror import Base
+from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.errors import Problem, Unavailable
@@ -21,7 +22,6 @@ from shopfloor.workorders.rules import OrderStatus
 from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
 from shopfloor.workorders.steps import Claimed, Claimer, Heir, Tools
 from shopfloor.workorders.steps.prepare import look_ahead
-from shopfloor.workorders.steps.react import fenced
 from shopfloor.workorders.steps.terms import terms
 
 logger = log.get(__name__)

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.db import Session
 from shopfloor.projects.models import Project
@@ -13,7 +14,6 @@ from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.ask import HOW, NoAnswer, answer_of, ask
-from shopfloor.workorders.steps.react import fenced
 
 logger = log.get(__name__)
 
