@@ -70,13 +70,6 @@ def test_a_score_is_never_above_one_and_a_ticket_is_like_itself(title: str, text
     assert not words(title) or found["a"] >= 0.999
 
 
-def test_what_was_dropped_is_not_found() -> None:
-    index = Index()
-    index.put("a", "Mend the gate", "")
-    index.drop("a")
-    assert index.alike("Mend the gate", "", threshold=0.1, limit=5) == []
-
-
 @pytest.mark.parametrize("number", [2000])
 def test_many_tickets_are_searched_without_looking_at_each(number: int) -> None:
     """Only tickets that share something rare are compared: at most a hundred, however many there are."""

@@ -8,6 +8,7 @@ import pytest
 from tests.cli.conftest import Shop
 from tests.support.github_server import GitHubServer
 from tests.support.hub_state import Token
+from tests.support.word_model import word_model
 
 KEYED = {
     "OPENAI_API_KEY": "sk-very-secret-value",
@@ -95,3 +96,32 @@ def test_a_forge_that_does_not_know_us_is_told_with_what_to_do(nobody: Shop, pla
     github.close()
     (check,) = json.loads(done.out)["checks"]
     assert (check["ok"], bool(check["fix"])) == (False, True)
+
+
+def board(nobody: Shop, **env: str) -> tuple[int, dict[str, object]]:
+    done = nobody("doctor", "board", "--json", env=env)
+    (check,) = json.loads(done.out)["checks"]
+    return done.code, check
+
+
+def test_without_a_model_tickets_are_compared_by_letters(nobody: Shop) -> None:
+    code, check = board(nobody)
+    assert (code, check["ok"], check["detail"]) == (0, True, "compared by letters; no model")
+
+
+def test_a_model_is_tried(nobody: Shop, place: Path) -> None:
+    code, check = board(nobody, SHOPFLOOR_BOARD__DUPLICATE_MODEL=str(word_model(place / "model")))
+    assert (code, check["ok"], "8 numbers" in str(check["detail"])) == (0, True, True)
+
+
+def test_a_model_that_is_not_there_is_told(nobody: Shop, place: Path) -> None:
+    code, check = board(nobody, SHOPFLOOR_BOARD__DUPLICATE_MODEL=str(place / "model"))
+    assert (code, check["ok"], "no folder" in str(check["detail"])) == (1, False, True)
+
+
+def test_a_missing_extra_is_told_with_what_to_install(nobody: Shop, place: Path) -> None:
+    """As it is where the extra was not installed: the import fails."""
+    (place / "model2vec.py").write_text("raise ModuleNotFoundError(\"No module named 'model2vec'\", name='model2vec')")
+    model = str(word_model(place / "model"))
+    code, check = board(nobody, SHOPFLOOR_BOARD__DUPLICATE_MODEL=model, PYTHONPATH=str(place))
+    assert (code, check["ok"], "pip install 'shopfloor[embeddings]'" in str(check["fix"])) == (1, False, True)

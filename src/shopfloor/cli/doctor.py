@@ -37,14 +37,14 @@ class Check:
 def doctor(
     area: Annotated[
         list[str] | None,
-        typer.Argument(help="Only these: config, git, data, database, sandbox, agents, keys, forges, server."),
+        typer.Argument(help="Only these: config, git, data, database, sandbox, agents, keys, forges, board, server."),
     ] = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
     """Try for real what a work order needs.
 
-    git, a real sandbox, agents and their versions, keys and forges (never shown), data folder, database, server.
+    git, a real sandbox, agents and their versions, keys and forges (never shown), data folder, database, the board's model, server.
     """
     from shopfloor.cli import render
     from shopfloor.cli.exits import Exit
@@ -84,6 +84,7 @@ def _all(url: str | None, wanted: set[str]) -> Iterator[Check]:
         "agents": _agents,
         "keys": _keys,
         "forges": _forges,
+        "board": _board,
         "server": lambda _: _server(url),
     }
     if unknown := wanted - {"config", *areas}:
@@ -253,6 +254,19 @@ def _forges(settings: "Settings") -> Iterator[Check]:
             yield Check(area="forges", name=name, ok=False, detail=problem.message, fix=problem.hint, required=False)
         else:
             yield Check(area="forges", name=name, ok=True, detail=f"knows us as {who}")
+
+
+def _board(settings: "Settings") -> Iterator[Check]:
+    """That tickets can be compared, as the settings ask for it."""
+    from shopfloor.board.steps.duplicates import load
+
+    name = settings.board.duplicate_model
+    try:
+        detail = f"{name} gives {load(name).dimensions} numbers for a text" if name else "compared by letters; no model"
+    except Problem as problem:
+        yield Check(area="board", name="duplicates", ok=False, detail=problem.message, fix=problem.hint)
+    else:
+        yield Check(area="board", name="duplicates", ok=True, detail=detail)
 
 
 def _server(url: str | None) -> Iterator[Check]:

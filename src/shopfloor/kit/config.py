@@ -132,11 +132,21 @@ class Board(BaseModel):
     """Whether a ticket of an autonomous project that is found blocked gets a task to clear its way."""
     duplicate_score: float = Field(0.65, gt=0, le=1)
     """How alike a new ticket and another may be, 0 to 1, before somebody must insist on it."""
+    duplicate_model: str = ""
+    """A folder, or a name on the Hugging Face hub, of a static embedding model that compares tickets by what they mean (`shopfloor[embeddings]`).
+    Empty: by their letters; nothing is loaded or downloaded."""
+    duplicate_model_score: float = Field(0.7, gt=0, le=1)
+    """In the place of `duplicate_score` where there is a model."""
     duplicate_candidates: int = Field(5, ge=1, le=50)
     most_returns: int = Field(3, ge=0)
     """How often a ticket goes back by itself because something failed, before it waits for a person."""
     sweep_seconds: float = Field(5, gt=0)
     """How often the board looks for what nobody told it."""
+
+    @property
+    def duplicates_from(self) -> float:
+        """The score in force from which on a ticket is a duplicate."""
+        return self.duplicate_model_score if self.duplicate_model else self.duplicate_score
 
 
 Priority = Literal["critical", "high", "medium", "low"]

@@ -77,7 +77,7 @@ async def _decided(house: Tools, body: Decision, to: Approval) -> TicketDetail:
 @router.post("/check-duplicates")
 async def check_duplicates(body: Lookup, house: Tooled, likeness: Alike) -> Lookalikes:
     """Tickets of the project that say much the same (TKT-13)."""
-    threshold = body.threshold or house.settings.board.duplicate_score
+    threshold = body.threshold or house.settings.board.duplicates_from
     async with house.database.reading() as session:
         project_id = (await projects.get(session, body.project)).project_id
     await likeness.warm(house.database, project_id)

@@ -31,7 +31,7 @@ def somebody(name: str) -> str:
 def likeness(request: Request) -> Likeness:
     """The texts of tickets that this process keeps."""
     if not hasattr(request.app.state, "likeness"):
-        request.app.state.likeness = Likeness()
+        request.app.state.likeness = Likeness(tools(request).settings.board.duplicate_model)
     found: Likeness = request.app.state.likeness
     return found
 

@@ -43,7 +43,8 @@ async def create_ticket(body: TicketRequest, house: Tooled, likeness: Alike) -> 
     """Make a ticket, if there is none like it (TKT-02). A ticket that needs approval starts nothing before it has it."""
     async with house.database.reading() as session:
         project_id = (await projects.get(session, body.project)).project_id
-    await likeness.warm(house.database, project_id)
+    if not body.force_create:
+        await likeness.warm(house.database, project_id)
     async with house.database.transaction() as session:
         project = await queries.lock_project(session, project_id)
         if not body.force_create:
@@ -62,7 +63,7 @@ async def _refuse_repeated(
         project_id,
         body.title,
         body.description,
-        threshold=limits.duplicate_score,
+        threshold=limits.duplicates_from,
         limit=limits.duplicate_candidates,
     )
     if found:

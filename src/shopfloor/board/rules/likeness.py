@@ -1,4 +1,4 @@
-"""How alike two tickets are: cosine of weighted character n-grams. Computed here, no model asked. Pure."""
+"""How alike two tickets are: title and text together, each by weighted character n-grams unless a model does it. Pure."""
 
 import math
 import re
@@ -7,6 +7,8 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from zlib import crc32
+
+from shopfloor.board.port import Texts
 
 GRAM = 4
 TITLE_WEIGHT = 0.7
@@ -141,8 +143,8 @@ class Field:
 class Index:
     """The tickets of one project that a new one may repeat."""
 
-    titles: Field = field(default_factory=Field)
-    texts: Field = field(default_factory=Field)
+    titles: Texts = field(default_factory=Field)
+    texts: Texts = field(default_factory=Field)
 
     def put(self, key: str, title: str, description: str) -> None:
         """Take in, or replace, a ticket."""

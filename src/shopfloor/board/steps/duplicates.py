@@ -3,13 +3,15 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
 from shopfloor.board.models import Ticket
+from shopfloor.board.port import DuplicateModelUnusable, Model
 from shopfloor.board.rules import Column
 from shopfloor.board.rules.likeness import Index
+from shopfloor.kit import plugins
 from shopfloor.kit.db import Database, Session
 from shopfloor.kit.errors import Conflict
 
@@ -32,9 +34,22 @@ class Candidate(NamedTuple):
     score: float
 
 
+def load(name: str) -> Model:
+    """The model of that name or folder; blocks while it is read, or downloaded. Raises DuplicateModelUnusable."""
+    try:
+        adapter = plugins.load("shopfloor.board.adapters", "model2vec")
+    except ImportError as error:
+        raise DuplicateModelUnusable(
+            f"duplicate_model is set, and what it needs is not installed: {error}",
+            hint="pip install 'shopfloor[embeddings]' where the server runs, or leave [board] duplicate_model empty; "
+            "force_create=true makes a ticket without asking it.",
+        ) from error
+    return cast("Model", adapter.create(name))
+
+
 @dataclass
 class _Known:
-    index: Index = field(default_factory=Index)
+    index: Index
     upto: datetime | None = None
     stamps: dict[str, datetime] = field(default_factory=dict)
 
@@ -42,19 +57,29 @@ class _Known:
 class Likeness:
     """The open tickets of each project, as texts. No ticket of another project is ever looked at (W26)."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "") -> None:
+        """`model`: as in [board] duplicate_model; it is loaded when a project is first asked about."""
+        self._name = model
+        self._model: Model | None = None
         self._known: dict[str, _Known] = {}
         self._warming = asyncio.Lock()
 
     async def warm(self, database: Database, project_id: str) -> None:
-        """Take in a project's tickets, before a transaction has to wait for it."""
+        """Take in a project's tickets, before a transaction has to wait for it. Raises DuplicateModelUnusable."""
         async with self._warming:
             if project_id not in self._known:
+                known = _Known(await self._index())
                 async with database.reading() as session:
                     rows = await _rows(session, project_id, None)
-                known = _Known()
                 await asyncio.to_thread(_take, known, rows)
                 self._known[project_id] = known
+
+    async def _index(self) -> Index:
+        if not self._name:
+            return Index()
+        if self._model is None:
+            self._model = await asyncio.to_thread(load, self._name)
+        return Index(self._model.texts(), self._model.texts())
 
     async def alike(
         self,
@@ -67,8 +92,8 @@ class Likeness:
         limit: int,
         without: str | None = None,
     ) -> list[Candidate]:
-        """The open tickets of a project most like a text, best first."""
-        known = self._known.setdefault(project_id, _Known())
+        """The open tickets of a project, which was warmed, most like a text, best first."""
+        known = self._known[project_id]
         _take(known, await _rows(session, project_id, known.upto))
         found = known.index.alike(title, description, threshold=threshold, limit=limit + 1)
         scores = {key: score for key, score in found if key != without}

@@ -1,0 +1,1 @@
+"""Models that tell which texts mean the same, by file name."""
