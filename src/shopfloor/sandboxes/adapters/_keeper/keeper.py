@@ -81,6 +81,8 @@ class Keeper:
 
     def _start(self) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Before anybody can write to it: a greeting that comes sooner names no process, and is waited for in vain.
+        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         listeners, their_listeners = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.output, their_output = os.pipe()
         handles = launch.Handles(channel=theirs, listeners=their_listeners, output=their_output)
@@ -108,7 +110,6 @@ class Keeper:
         """Make the groups while the child builds the sandbox. The kernel takes milliseconds for the first move of a process and
         little for the next: moving bwrap now makes the move of the main program quick.
         """
-        self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         cgroups.make(self.plan.cgroups)
         with contextlib.suppress(ProcessLookupError):
             cgroups.enter(self.plan.cgroups, self.pid)
