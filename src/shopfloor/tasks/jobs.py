@@ -22,7 +22,6 @@ HEAR = (
     "task.changed",
     "task.status_changed",
     "work_order.status_changed",
-    "sandbox.state_changed",
     "project.changed",
     "account.resumed",
 )
@@ -43,6 +42,7 @@ class Dispatcher:
     def launch(self) -> None:
         """Begin."""
         self.background.keep("tasks_hear", self._hear)
+        self.background.keep("tasks_places", self._watch_places)
         self.background.keep("tasks_sweep", self._sweep)
         self.background.keep("tasks_dispatch", self._dispatch)
 
@@ -71,10 +71,13 @@ class Dispatcher:
             await self._follow(event.entity_id)
             if event.payload.get("after") in FINISHED:
                 await take_titles(self.tools)
-        if event.event_type == "sandbox.state_changed":
-            self._placed(event)
-        else:
-            self.wanted.set()
+        self.wanted.set()
+
+    async def _watch_places(self) -> None:
+        """See places being left and free, behind nothing that takes its time."""
+        async with self.tools.hub.subscribe(events.Filters(event_types=frozenset({"sandbox.state_changed"}))) as feed:
+            async for event in feed:
+                self._placed(event)
 
     def _placed(self, event: Published) -> None:
         """A place that is about to be free gets an heir; one that is free, the next task."""
