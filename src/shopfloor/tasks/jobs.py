@@ -38,6 +38,7 @@ class Dispatcher:
     background: Background
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a task may have become able to start."""
+    appointing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def launch(self) -> None:
         """Begin."""
@@ -83,11 +84,16 @@ class Dispatcher:
         """A place that is about to be free gets an heir; one that is free, the next task."""
         state, mine = event.payload.get("after"), event.work_order_id in self.tools.news
         if state == SandboxState.COMPLETING and mine:
-            self.background.start("task_appoint", appoint(self.tools, self.claimer, event.entity_id))
+            self.background.start("task_appoint", self._appoint(event.entity_id))
         elif state not in LIVE:
             self.wanted.set()
         if state == SandboxState.TERMINATED:
             self.tools.heirs.pop(event.entity_id, None)
+
+    async def _appoint(self, sandbox_id: str) -> None:
+        """One after the other: two that leave at once must not choose the same."""
+        async with self.appointing:
+            await appoint(self.tools, self.claimer, sandbox_id)
 
     async def _follow(self, order_id: str) -> None:
         async with self.tools.database.reading() as session:
