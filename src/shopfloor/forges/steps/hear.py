@@ -159,7 +159,7 @@ async def _forbidden(repositories: Repositories, url: str, signal: Signal) -> st
         return ""
     forge = repositories.adapter(url)
     if signal.actor.lower() == (await forge.login(url)).lower():
-        return "our own doing"
+        return "our own doing: to be heard, use another account than the token's"
     if not signal.actor or not await forge.may_write(url, signal.actor):
         return f"{signal.actor[:60]} may not write to the repository"
     return ""
