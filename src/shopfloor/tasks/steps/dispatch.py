@@ -57,8 +57,9 @@ async def dispatch(tools: Tools, claimer: Claimer) -> bool:
     async with tools.database.reading() as session:
         if not await tools.sandboxes.has_place(session):
             return False
-        candidate = await pick(session, tools.settings)
-    if candidate is None:
+        heirs = {heir.name for heir in tools.heirs.values()}
+        candidate = await pick(session, tools.settings, but=heirs) or (heirs and await pick(session, tools.settings))
+    if not candidate:
         return False
     try:
         await _take(tools, claimer, candidate)
