@@ -113,9 +113,12 @@ class Tools:
 
     async def leave(self, sandbox_id: str, to: SandboxState, *, reason: str = "") -> None:
         """Move a sandbox that has done its work out of its place, which its heir takes in the same transaction."""
-        heir = self.heirs.pop(sandbox_id, None)
-        if heir is None or not await heir.take(to, reason):
-            await self.sandboxes.move(sandbox_id, to, reason=reason)
+        heir = self.heirs.get(sandbox_id)
+        try:
+            if heir is None or not await heir.take(to, reason):
+                await self.sandboxes.move(sandbox_id, to, reason=reason)
+        finally:
+            self.heirs.pop(sandbox_id, None)  # only now: until it runs nobody else should choose it
 
     def tell(self, order_id: str) -> None:
         """Wake whoever watches an order in this process."""
