@@ -210,9 +210,11 @@ async def test_each_check_of_a_run_starts_from_the_commit_itself(house: House) -
 
 
 async def test_nothing_of_a_run_is_left_when_it_is_over(house: House) -> None:
-    await house.verdict(house.code.commit(RIGHT), **COMMAND)
+    await house.criterion("ticket-left", **COMMAND)
+    run = await house.done((await house.ask("ticket-left", house.code.commit(RIGHT))).run_id)
     await house.checks.idle()
     async with house.database.reading() as session:
         assert await sandboxes.live_count(session, "host-test") == 0
-    assert await house.bench.sandboxes.adapter("local").list() == []
-    assert not list(house.bench.repositories.place(str(house.code.origin)).pins.glob("*/check-*"))
+    found = await house.bench.sandboxes.adapter("local").list()
+    assert [one.sandbox_id for one in found if one.sandbox_id.startswith(run.run_id)] == []
+    assert not list(house.bench.repositories.place(str(house.code.origin)).pins.glob(f"*/{run.run_id}*"))
