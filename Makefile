@@ -1,8 +1,8 @@
 # Two commands: `make demo` runs the main job, `make test` passes the tests. Each does its own set-up.
 UV = $(shell python3 tools/get_uv.py)
 RUN = "$(UV)" run --frozen --quiet
-SANDBOXED = agents board cli evidence gateway journeys projects tasks worker workorders
-INSIDE = $(addprefix tests/,$(SANDBOXED))  # they start sandboxes: two at a time, the other tests mostly wait
+SANDBOXED = journeys board gateway evidence cli agents workorders worker projects tasks
+INSIDE = $(addprefix tests/,$(SANDBOXED))  # they start sandboxes: two at a time, the other tests mostly wait; the longest first
 WAITING = -n 3 --dist loadfile $(addprefix --ignore=,$(INSIDE) tests/sandboxes)
 SOME = and not extra_agents
 
@@ -21,7 +21,7 @@ demo: setup ## three work orders, then ten tickets, by the script agent in isola
 test: setup ## all tests, with the real Claude, Codex and OpenCode
 	@$(RUN) python tools/get_agents.py codex opencode >/dev/null
 	@$(RUN) pytest $(WAITING)
-	@$(RUN) pytest -n 2 --dist loadfile -m "not alone $(SOME)" $(INSIDE)
+	@$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone $(SOME)" $(INSIDE)
 	@$(RUN) pytest -m "alone $(SOME)" $(INSIDE)
 	@$(RUN) pytest tests/sandboxes
 
