@@ -82,9 +82,7 @@ class House:
                 with contextlib.suppress(Problem):
                     self._clear()
                 self._end()
-            for pid in processes.inside(self.data):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._sweep()
             shutil.rmtree(self.data, ignore_errors=True)
         finally:
             signal.signal(signal.SIGINT, before)
@@ -98,6 +96,15 @@ class House:
                     client.post(f"{ORDERS}/{order['agent_work_order_id']}/cancel")
             for sandbox in client.get(f"{API}/sandboxes", state="RUNNING", limit=100)["sandboxes"]:
                 client.delete(f"{API}/sandboxes/{sandbox['sandbox_id']}", force=True)
+
+    def _sweep(self) -> None:
+        """End what still works in our data, and wait until it has: a process that dies may write once more."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while (left := processes.inside(self.data)) and time.monotonic() < deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
 
     def _end(self) -> None:
         assert self.process
