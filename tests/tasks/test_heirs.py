@@ -1,4 +1,4 @@
-"""A place that is left goes to its heir in the same transaction."""
+"""A place that is left goes to its heir in the same transaction, and a free one to what a completed task lets start."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -90,11 +90,14 @@ async def test_a_place_is_free_whose_heir_was_cancelled(full: World) -> None:
     assert await free(full)
 
 
-async def test_a_place_is_free_whose_heir_cannot_be_claimed(full: World) -> None:
-    class Broken(Claims):
-        async def claim(self, session: object) -> None:
-            raise RuntimeError("no")
+class Broken(Claims):
+    """An engine that cannot claim."""
 
+    async def claim(self, session: object) -> None:
+        raise RuntimeError("no")
+
+
+async def test_a_place_is_free_whose_heir_cannot_be_claimed(full: World) -> None:
     heir = await more(full)
     sandbox_id = await leaving(full, claims=Broken(full.tools))
     await leave(full, sandbox_id)
@@ -132,3 +135,50 @@ async def test_nobody_is_appointed_whose_order_would_be_refused(full: World) -> 
     assert full.tools.heirs == {}
     await leave(full, sandbox_id)
     assert await free(full)
+
+
+async def ended(world: World, *, claims: Claims | None = None, autonomy: bool = True) -> tuple[str, str]:
+    """A task ends, its place is free, its end is heard of; answers it and what waits for it."""
+    project_id = await world.project(autonomy=autonomy)
+    first = await world.task(project_id)
+    after = await world.task(project_id, depends_on=[first])
+    async with world.database.transaction() as session:
+        await service.force(session, first)
+    assert await world.dispatched() == [first]
+    world.claims = claims or world.claims
+    await world.ends(first)
+    return first, after
+
+
+async def test_what_waits_for_a_task_starts_in_the_transaction_that_completes_it(world: World) -> None:
+    first, after = await ended(world)
+    done, begun = await fact(world, first, "completed"), await fact(world, after, "running")
+    assert (done.id < begun.id, done.xid) == (True, begun.xid)
+
+
+async def test_what_waits_for_another_too_is_left_to_wait(world: World) -> None:
+    project = await world.project()
+    one, other = await world.task(project), await world.task(project)
+    after = await world.task(project, depends_on=[one, other])
+    await world.dispatched()
+    await world.ends(one)
+    assert await world.statuses(one, other, after) == ["completed", "running", "pending"]
+    await world.ends(other)
+    assert await world.statuses(after) == ["running"]
+
+
+async def test_a_task_is_completed_though_what_waits_for_it_cannot_be_claimed(world: World) -> None:
+    assert await world.statuses(*await ended(world, claims=Broken(world.tools))) == ["completed", "pending"]
+
+
+async def test_nothing_starts_behind_a_completed_task_where_autonomy_is_off(world: World) -> None:
+    assert await world.statuses(*await ended(world, autonomy=False)) == ["completed", "pending"]
+
+
+async def test_nothing_starts_behind_a_completed_task_without_a_place(full: World) -> None:
+    first = (await full.running())[0]
+    await more(full)
+    after = await full.task((await full.show(first)).project_id, depends_on=[first])
+    await leaving(full)
+    await full.ends(first)
+    assert await full.statuses(first, after) == ["completed", "pending"]

@@ -185,14 +185,14 @@ class Queue(RuleBasedStateMachine):
 
         self.run(work())
 
-    @rule()
-    def sweep(self) -> None:
+    @rule(mortal=st.booleans())
+    def sweep(self, mortal: bool) -> None:
         async def work() -> None:
+            claims = (Mortal if mortal else Claims)(self.world.tools)
             async with self.world.database.reading() as session:
                 left = await queries.astray(session)
             for order_id in left:
-                async with self.world.database.transaction() as session:
-                    await service.follow(session, order_id, self.world.tools.settings.scheduling)
+                await steps.follow(self.world.tools, claims, order_id)
 
         self.run(work())
 

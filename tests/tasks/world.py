@@ -18,7 +18,7 @@ from shopfloor.projects import service as projects
 from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.tasks import queries, service
 from shopfloor.tasks.models import Task
-from shopfloor.tasks.steps.dispatch import dispatch
+from shopfloor.tasks.steps.dispatch import dispatch, follow
 from shopfloor.workorders import queries as orders
 from shopfloor.workorders import service as workorders
 from shopfloor.workorders.rules import AttemptState
@@ -103,9 +103,7 @@ class World:
         return await self.follow(task_id) if heard else task
 
     async def follow(self, task_id: str) -> Task:
-        order_id = (await self.show(task_id)).work_order_id
-        async with self.database.transaction() as session:
-            await service.follow(session, order_id or "", self.tools.settings.scheduling)
+        await follow(self.tools, self.claims, (await self.show(task_id)).work_order_id or "")
         return await self.show(task_id)
 
 

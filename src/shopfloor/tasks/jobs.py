@@ -8,8 +8,8 @@ from shopfloor.events.bus import Published
 from shopfloor.kit import log
 from shopfloor.kit.background import Background
 from shopfloor.sandboxes.rules import LIVE, SandboxState
-from shopfloor.tasks import queries, service
-from shopfloor.tasks.steps.dispatch import appoint, dispatch
+from shopfloor.tasks import queries
+from shopfloor.tasks.steps.dispatch import appoint, dispatch, follow
 from shopfloor.tasks.steps.pick import next_due
 from shopfloor.tasks.steps.titles import take_titles
 from shopfloor.workorders.rules import FINISHED
@@ -69,7 +69,7 @@ class Dispatcher:
 
     async def _take(self, event: Published) -> None:
         if event.event_type == "work_order.status_changed":
-            await self._follow(event.entity_id)
+            await follow(self.tools, self.claimer, event.entity_id)
             if event.payload.get("after") in FINISHED:
                 await take_titles(self.tools)
         self.wanted.set()
@@ -95,19 +95,12 @@ class Dispatcher:
         async with self.appointing:
             await appoint(self.tools, self.claimer, sandbox_id)
 
-    async def _follow(self, order_id: str) -> None:
-        async with self.tools.database.reading() as session:
-            if await queries.of_order(session, order_id) is None:
-                return
-        async with self.tools.database.transaction() as session:
-            await service.follow(session, order_id, self.tools.settings.scheduling)
-
     async def _sweep(self) -> None:
         """Make up for what no fact told of, or a crash cut off."""
         while True:
             async with self.tools.database.reading() as session:
                 left = await queries.astray(session)
             for order_id in left:
-                await self._follow(order_id)
+                await follow(self.tools, self.claimer, order_id)
             await take_titles(self.tools)
             await asyncio.sleep(LOOK_SECONDS)

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,9 @@ from shopfloor.kit import log
 from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.sandboxes.rules import SandboxState
-from shopfloor.tasks import service
+from shopfloor.tasks import queries, service
 from shopfloor.tasks.models import Task
-from shopfloor.tasks.steps.pick import Candidate, pick, still
+from shopfloor.tasks.steps.pick import Candidate, pick, still, successor
 from shopfloor.workorders import queries as orders
 from shopfloor.workorders import service as workorders
 from shopfloor.workorders.models import WorkOrder
@@ -96,11 +97,7 @@ async def appoint(tools: Tools, claimer: Claimer, sandbox_id: str) -> None:
     """Choose who takes the place of a sandbox that is about to leave it: so it is never free while a task could start."""
     async with tools.database.reading() as session:
         candidate = await pick(session, tools.settings, but={heir.name for heir in tools.heirs.values()})
-    if candidate is None:
-        return
-    try:
-        choice = Choice(candidate, await terms(tools, _asked(candidate)))
-    except Exception:  # what is wrong with it is told when its turn has come
+    if candidate is None or (choice := await _choice(tools, candidate)) is None:
         return
     until = time.monotonic() + CHOSEN_SECONDS
 
@@ -114,19 +111,55 @@ async def hand_on(
     tools: Tools, claimer: Claimer, choice: Choice, sandbox_id: str, to: SandboxState, reason: str
 ) -> bool:
     """Free a place and start the chosen task in it, in one transaction; False: it may not start now, nothing was done."""
+
+    async def leave(session: Session) -> None:
+        await tools.sandboxes.moved(session, sandbox_id, to, reason=reason)
+
+    return await _start_after(tools, claimer, choice, leave)
+
+
+async def follow(tools: Tools, claimer: Claimer, order_id: str) -> None:
+    """Bring the task of an order to where the order is; what waited for it alone starts in the same transaction, if there is a place."""
+
+    async def bring(session: Session) -> None:
+        await service.follow(session, order_id, tools.settings.scheduling)
+
+    async with tools.database.reading() as session:
+        if (task := await queries.of_order(session, order_id)) is None:
+            return
+        done = (await orders.get(session, order_id)).status == OrderStatus.COMPLETED
+        waiting = done and await tools.sandboxes.has_place(session) and await successor(session, task.task_id)
+    if waiting and (choice := await _choice(tools, waiting)) and await _start_after(tools, claimer, choice, bring):
+        return
+    async with tools.database.transaction() as session:
+        await bring(session)
+
+
+async def _start_after(
+    tools: Tools, claimer: Claimer, choice: Choice, first: Callable[[Session], Awaitable[None]]
+) -> bool:
+    """Do what lets a task start, and start it, in one transaction; False: it may not start now, nothing was done."""
     looking = choice.look_ahead(tools)
     try:
         async with tools.database.transaction() as session:
             await tools.sandboxes.lock_places(session)
-            await tools.sandboxes.moved(session, sandbox_id, to, reason=reason)
+            await first(session)
             found = await _start(tools, session, claimer, choice)
     except NoPlace:
         return False
     except Exception:
-        logger.exception("place_not_handed_on", sandbox_id=sandbox_id, task_id=choice.candidate.task.task_id)
+        logger.exception("task_not_started_ahead", task_id=choice.candidate.task.task_id)
         return False
     _go(claimer, found, looking)
     return True
+
+
+async def _choice(tools: Tools, candidate: Candidate) -> Choice | None:
+    """None: it would be refused. What is wrong with it is told when its turn has come."""
+    try:
+        return Choice(candidate, await terms(tools, _asked(candidate)))
+    except Exception:
+        return None
 
 
 def _asked(candidate: Candidate) -> CreateAgentWorkOrderRequest:

@@ -15,7 +15,7 @@ from shopfloor.kit.config import Settings
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Problem
 from shopfloor.projects.models import Project
-from shopfloor.tasks.models import Task
+from shopfloor.tasks.models import Task, TaskDependency
 from shopfloor.tasks.rules import TaskStatus, may_share
 from shopfloor.workorders.models import WorkOrder
 
@@ -42,13 +42,13 @@ class Candidate:
     project: Project
 
 
-def _ready(task: Any) -> list[sa.ColumnElement[bool]]:
-    """What holds of every task that may start, whatever else runs. It starts from all that its ticket's tasks made before."""
+def _ready(task: Any, after: int = 0) -> list[sa.ColumnElement[bool]]:
+    """What holds of every task that may start once `after` others are done, whatever else runs. It starts from all that its ticket's tasks made before."""
     before = aliased(Task)
     return [
         task.status == TaskStatus.PENDING,
         task.held.is_(False),
-        task.open_dependencies == 0,
+        task.open_dependencies == after,
         sa.or_(task.not_before.is_(None), task.not_before <= db_time()),
         ~sa.exists().where(before.ticket_id == task.ticket_id, before.status == TaskStatus.COMPLETED, ~before.gathered),
     ]
@@ -125,6 +125,21 @@ async def pick(session: Session, settings: Settings, but: Collection[str] = ()) 
             task = behind[place].pop()
             heapq.heappush(heads, (task.rank, task.task_id, place, Candidate(task, candidate.project)))
     return None
+
+
+async def successor(session: Session, task_id: str) -> Candidate | None:
+    """Who may start as soon as a task is done: the first of those that wait for nothing else."""
+    query = (
+        sa.select(Task, Project)
+        .join(TaskDependency, TaskDependency.task_id == Task.task_id)
+        .join(Project, Project.project_id == Task.project_id)
+        .where(TaskDependency.depends_on == task_id, *_ready(Task, after=1))
+        .where(sa.or_(Project.autonomy.is_(True), Task.forced.is_(True)))
+        .order_by(Task.rank, Task.task_id)
+        .limit(1)
+    )
+    row = (await session.execute(query)).first()
+    return Candidate(*row) if row else None
 
 
 async def still(session: Session, settings: Settings, candidate: Candidate) -> Candidate | None:
