@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support import postgres
+from tests.support import git_http, postgres
 from tests.support.platform import Platform, folder, git, sample_repository, until
 
 pytestmark = pytest.mark.alone
@@ -21,7 +21,8 @@ LONG = [{"say": "working"}, {"if_attempt": 1, "delay": 120}, {"write": {"path": 
 def hosts(postgres_folder: str) -> Iterator[tuple[Platform, Platform]]:
     url = postgres.new_database(postgres_folder, f"t{uuid.uuid4().hex}")
     with folder() as first, folder() as second:
-        houses = tuple(Platform(place, database_url=url, engine_lease_seconds=2) for place in (first, second))
+        given = {"database_url": url, "engine_lease_seconds": 2, "origin_protocols": "http,https,file"}
+        houses = tuple(Platform(place, **given) for place in (first, second))
         try:
             houses[0].start()
             yield houses[0], houses[1]
@@ -49,6 +50,26 @@ def test_orders_of_a_dead_host_go_on_at_another(hosts: tuple[Platform, Platform]
         found = connection.execute("SELECT state, reason FROM attempts ORDER BY number").fetchall()
     assert [row[0] for row in found] == ["lost", "done"]
     assert "host" in str(found[0][1])
+
+
+WAITS = [{"say": "working"}, {"wait_for_message": {"timeout": 90}}, {"write": {"path": "done.txt", "content": "yes\n"}}]
+
+
+def test_what_a_host_pushed_before_it_died_is_delivered(hosts: tuple[Platform, Platform]) -> None:
+    """The branch is at the origin, and nobody has written that down."""
+    first, second = hosts
+    origin = sample_repository(first.folder)
+    with git_http.serving(first.folder) as server:
+        order_id = first.order(server.url(origin.name), WAITS, workflow_type="build")
+        until(lambda: any(e["event"] == "agent.message" for e in first.events(order_id)), what="the agent to speak")
+        second.start()
+        server.after_push = first.processes["server"].kill
+        first.post(f"/sandboxes/{first.show(order_id)['sandbox_identifier']}/messages", {"content": "go on"})
+        order = second.finished(order_id)
+    assert (order["status"], order["attempts"]) == ("completed", 1), order["reason"]
+    assert "before its host" in order["reason"]
+    assert git("rev-parse", order["git_branch_name"], cwd=origin).startswith(order["reason"].split()[3][:12])
+    assert git("show", f"{order['git_branch_name']}:done.txt", cwd=origin) == "yes"
 
 
 CHECKPOINT = {

@@ -4,7 +4,7 @@ import base64
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +36,8 @@ class GitServer:
         self.tokens_seen: list[str] = []
         self.dies = ""
         """`before` or `after`: drop the connection of every push before or after it took effect."""
+        self.after_push: Callable[[], None] | None = None
+        """Called when a push took effect, before it is answered."""
         self.redirect = ""
         """Send every request on to this address."""
         handler = type("Handler", (_Handler,), {"house": self})
@@ -116,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         if dying == "before":
             return self._drop()
         status, headers, answer = self._backend(self.house.path(parts.path), parts.query, body)
+        if pushing and self.command == "POST" and self.house.after_push:
+            self.house.after_push()
         return self._drop() if dying else self._answer(status, headers, answer)
 
     def _drop(self) -> None:

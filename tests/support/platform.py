@@ -163,7 +163,7 @@ class Platform:
         assert answer.status_code == expect, answer.text
         return answer.json()
 
-    def order(self, repository: Path, script: Any, prompt: str = "Please", **fields: Any) -> str:
+    def order(self, repository: Path | str, script: Any, prompt: str = "Please", **fields: Any) -> str:
         """Create a work order by the script agent; answers its id."""
         options = fields.pop("agent_options", {"script": script})
         body = {

@@ -122,18 +122,33 @@ async def test_the_heir_is_begun_in_no_context(full: World) -> None:
 
 
 async def test_an_old_choice_counts_no_more(full: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came into the queue since may be more urgent."""
+    """What came into the queue since is more urgent."""
     monkeypatch.setattr(steps, "CHOSEN_SECONDS", 0.0)
     heir = await more(full)
-    await leave(full, await leaving(full))
-    assert (await full.statuses(heir), await free(full)) == (["pending"], True)
-
-
-async def test_nobody_is_appointed_whose_order_would_be_refused(full: World) -> None:
-    await more(full, description="x" * 200_000)
     sandbox_id = await leaving(full)
-    assert full.tools.heirs == {}
+    urgent = await more(full, priority="critical")
     await leave(full, sandbox_id)
+    assert await full.statuses(heir, urgent) == ["pending", "running"]
+
+
+async def test_a_task_that_came_after_nobody_was_found_takes_the_place(full: World) -> None:
+    sandbox_id = await leaving(full)
+    heir = await more(full)
+    await leave(full, sandbox_id)
+    left, taken = await fact(full, sandbox_id, "TERMINATED"), await fact(full, heir, "running")
+    assert left.xid == taken.xid
+
+
+async def test_the_place_that_is_left_first_goes_to_the_only_one_who_waits(full: World) -> None:
+    heir = await more(full)
+    await leaving(full, 0)
+    await leave(full, await leaving(full, 1))
+    assert await full.statuses(heir) == ["running"]
+
+
+async def test_a_place_is_free_when_the_next_order_would_be_refused(full: World) -> None:
+    await more(full, description="x" * 200_000)
+    await leave(full, await leaving(full))
     assert await free(full)
 
 

@@ -113,6 +113,7 @@ def _passes(error: Exception) -> bool:
         asyncpg.PostgresConnectionError,
         asyncpg.OperatorInterventionError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # PostgreSQL ended the connection while a statement was on its way
     )
     cause: BaseException | None = error
     while cause is not None:

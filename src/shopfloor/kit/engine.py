@@ -112,7 +112,8 @@ class Engine:
         """Begin to work: announce this process, then let the engine run."""
         await self.beat()
         _slow_down(self.database)
-        self._dbos.launch()
+        # Off the loop: on a new PostgreSQL its migrations wait for open transactions to end, and those are ours.
+        await asyncio.to_thread(self._dbos.launch)
 
     async def start(self, name: str, workflow_id: str) -> None:
         """Run a workflow in this process; the same id again changes nothing."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from shopfloor.workorders.steps.terms import terms
 logger = log.get(__name__)
 
 CHOSEN_SECONDS = 5.0
-"""How long a choice made ahead holds; what came into the queue since may be more urgent."""
+"""How long a choice made ahead holds; what came into the queue since may be more urgent, and is looked for then."""
 REFUSED_SECONDS = 60.0
 """How long a task waits that its project's or the server's settings do not let start."""
 AWAY_SECONDS = 5.0
@@ -58,7 +58,7 @@ async def dispatch(tools: Tools, claimer: Claimer) -> bool:
     async with tools.database.reading() as session:
         if not await tools.sandboxes.has_place(session):
             return False
-        heirs = {heir.name for heir in tools.heirs.values()}
+        heirs = _heirs(tools)
         candidate = await pick(session, tools.settings, but=heirs) or (heirs and await pick(session, tools.settings))
     if not candidate:
         return False
@@ -82,6 +82,9 @@ async def _take(tools: Tools, claimer: Claimer, candidate: Candidate) -> None:
     choice = Choice(candidate, await terms(tools, _asked(candidate)))
     looking = choice.look_ahead(tools)
     async with tools.database.transaction() as session:
+        await tools.sandboxes.lock_places(session)
+        if not await tools.sandboxes.has_place(session):
+            raise NoPlace
         found = await _start(tools, session, claimer, choice)
     _go(claimer, found, looking)
 
@@ -95,16 +98,24 @@ def _go(claimer: Claimer, found: tuple[WorkOrder, Claimed] | None, looking: asyn
 
 async def appoint(tools: Tools, claimer: Claimer, sandbox_id: str) -> None:
     """Choose who takes the place of a sandbox that is about to leave it: so it is never free while a task could start."""
-    async with tools.database.reading() as session:
-        candidate = await pick(session, tools.settings, but={heir.name for heir in tools.heirs.values()})
-    if candidate is None or (choice := await _choice(tools, candidate)) is None:
-        return
-    until = time.monotonic() + CHOSEN_SECONDS
+    chosen, until = await _next(tools, but=_heirs(tools)), time.monotonic() + CHOSEN_SECONDS
 
     async def take(to: SandboxState, reason: str) -> bool:
-        return time.monotonic() < until and await hand_on(tools, claimer, choice, sandbox_id, to, reason)
+        choice = chosen if time.monotonic() < until else None
+        choice = choice or await _next(tools, but=_heirs(tools)) or await _next(tools)
+        return choice is not None and await hand_on(tools, claimer, choice, sandbox_id, to, reason)
 
-    tools.heirs[sandbox_id] = Heir(candidate.task.task_id, take)
+    tools.heirs[sandbox_id] = Heir(chosen.candidate.task.task_id if chosen else "", take)
+
+
+def _heirs(tools: Tools) -> set[str]:
+    return {heir.name for heir in tools.heirs.values()}
+
+
+async def _next(tools: Tools, but: Collection[str] = ()) -> Choice | None:
+    async with tools.database.reading() as session:
+        candidate = await pick(session, tools.settings, but=but)
+    return await _choice(tools, candidate) if candidate else None
 
 
 async def hand_on(
@@ -128,7 +139,7 @@ async def follow(tools: Tools, claimer: Claimer, order_id: str) -> None:
         if (task := await queries.of_order(session, order_id)) is None:
             return
         done = (await orders.get(session, order_id)).status == OrderStatus.COMPLETED
-        waiting = done and await tools.sandboxes.has_place(session) and await successor(session, task.task_id)
+        waiting = await successor(session, task.task_id) if done else None
     if waiting and (choice := await _choice(tools, waiting)) and await _start_after(tools, claimer, choice, bring):
         return
     async with tools.database.transaction() as session:
@@ -144,7 +155,8 @@ async def _start_after(
         async with tools.database.transaction() as session:
             await tools.sandboxes.lock_places(session)
             await first(session)
-            found = await _start(tools, session, claimer, choice)
+            free = await tools.sandboxes.has_place(session)
+            found = await _start(tools, session, claimer, choice) if free else None
     except NoPlace:
         return False
     except Exception:
@@ -191,10 +203,10 @@ async def _refuse(tools: Tools, candidate: Candidate, reason: str, pause: float)
 
 
 async def _start(tools: Tools, session: Session, claimer: Claimer, choice: Choice) -> tuple[WorkOrder, Claimed] | None:
-    """None: somebody else was faster, it was changed, or what runs now stands in its way; look again. Raises NoPlace."""
-    await tools.sandboxes.lock_places(session)
-    if not await tools.sandboxes.has_place(session):
-        raise NoPlace
+    """None: somebody else was faster, it was changed, or what runs now stands in its way; look again. Raises NoPlace.
+
+    The caller holds the lock of the places, and has seen that there is one.
+    """
     found = await still(session, tools.settings, choice.candidate)
     if found is None or _asked(found) != _asked(choice.candidate):
         return None

@@ -6,20 +6,27 @@ from shopfloor.kit import log
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.engine import EngineRow
 from shopfloor.sandboxes.models import SandboxRow
+from shopfloor.workorders import queries
 from shopfloor.workorders.models import Attempt
 from shopfloor.workorders.rules import AttemptState
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.conclude import conclude
+from shopfloor.workorders.steps.deliver import arrived
 from shopfloor.workorders.steps.run import finish
 
 logger = log.get(__name__)
 
 
 async def bury(tools: Tools, *, silent_seconds: float) -> None:
-    """Give up the attempts of hosts without a living engine. Their sandboxes, should they still run, are fenced by their number."""
+    """Give up the attempts of hosts without a living engine, but for what they had pushed. Their sandboxes, should they still run, are fenced by their number."""
     async with tools.database.reading() as session:
         abandoned = await _abandoned(session, tools.sandboxes.host_id, silent_seconds)
     for attempt_id, host_id in abandoned:
+        async with tools.database.reading() as session:
+            attempt = await queries.attempt(session, attempt_id)
+            order = await queries.get(session, attempt.work_order_id)
+        if delivered := await arrived(tools, order, attempt):
+            await finish(tools, attempt_id, AttemptState.DONE, f"{delivered}, before its host {host_id} died")
         reason = f"its host {host_id} has had no living engine for {silent_seconds:.0f} s"
         await finish(tools, attempt_id, AttemptState.LOST, reason)
         await conclude(tools, attempt_id)

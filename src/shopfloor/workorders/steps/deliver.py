@@ -9,7 +9,7 @@ from shopfloor.kit import git, log
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.workorders import queries, service
-from shopfloor.workorders.models import Artifact, WorkOrder
+from shopfloor.workorders.models import Artifact, Attempt, WorkOrder
 from shopfloor.workorders.rules import AttemptState
 from shopfloor.workorders.steps import Tools
 from shopfloor.workorders.steps.ask import ANSWER_FILE, MOST_ANSWER
@@ -18,6 +18,9 @@ from shopfloor.workorders.steps.reflect import reflect
 from shopfloor.workorders.steps.run import finish
 
 logger = log.get(__name__)
+
+LOOK_SECONDS = 10.0
+"""How long an origin may take to say what it has."""
 
 
 class NothingDelivered(Problem):
@@ -131,13 +134,34 @@ async def _push(tools: Tools, order: WorkOrder, head: str) -> str:
     await tools.repositories.check_policy(url, order.base_commit, head)
     await tools.repositories.push(url, head, order.git_branch_name)
     logger.info("git_push_completed", agent_work_order_id=order_id, branch=order.git_branch_name, commit=head)
+    return await _delivered(tools, order, head, numbers)
+
+
+async def _delivered(tools: Tools, order: WorkOrder, head: str, numbers: GitProgress) -> str:
+    """The branch stands at the origin: offer it, and write that down."""
     change = await offer(tools, order, head, numbers) if order.offers else None
     async with tools.database.transaction() as session:
-        row = await queries.locked(session, order_id)
+        row = await queries.locked(session, order.agent_work_order_id)
         row.head_commit = head
         if change:
             row.change_id, row.github_pull_request_url = change.change_id, change.url
     return f"delivered {order.git_branch_name} at {head[:12]}"
+
+
+async def arrived(tools: Tools, order: WorkOrder, attempt: Attempt) -> str | None:
+    """Go on with what a dead host had pushed and could not write down; None when the origin does not have what the attempt promised."""
+    result, branch = attempt.result or {}, order.git_branch_name
+    head, url = result.get("head_sha"), order.repository_url
+    if attempt.state != AttemptState.DELIVERING or result.get("status") != "completed" or order.question or not head:
+        return None
+    try:
+        if (await tools.repositories.look(url, timeout=LOOK_SECONDS)).heads.get(branch or "") != head:
+            return None
+        await tools.repositories.sync(url)
+        return await _delivered(tools, order, head, await tools.repositories.progress(url, head, order.base_commit))
+    except Problem as problem:
+        logger.warning("delivery_not_taken_over", attempt_id=attempt.attempt_id, reason=problem.message)
+        return None
 
 
 async def _answer(tools: Tools, order: WorkOrder, head: str) -> str:
