@@ -14,6 +14,7 @@ from shopfloor.kit.db import Database
 from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.tasks import service
 from shopfloor.tasks.steps import dispatch as steps
+from shopfloor.workorders import queries as orders
 from shopfloor.workorders.steps import Claimed
 from tests.tasks.world import Claims, World, opened
 
@@ -78,7 +79,18 @@ async def test_a_task_changed_since_it_was_chosen_is_not_started_as_it_was(full:
     async with full.database.transaction() as session:
         await service.change(session, heir, full.tools.settings.scheduling, description="Do that")
     await leave(full, sandbox_id)
-    assert (await full.statuses(heir), await free(full)) == (["pending"], True)
+    async with full.database.reading() as session:
+        order = await orders.get(session, (await full.show(heir)).work_order_id or "")
+    assert "Do that" in order.initial_prompt
+
+
+async def test_a_place_whose_heir_was_cancelled_goes_to_the_next(full: World) -> None:
+    heir, other = await more(full), await more(full)
+    sandbox_id = await leaving(full)
+    async with full.database.transaction() as session:
+        await service.cancel(session, heir)
+    await leave(full, sandbox_id)
+    assert await full.statuses(heir, other) == ["cancelled", "running"]
 
 
 async def test_a_place_is_free_whose_heir_was_cancelled(full: World) -> None:

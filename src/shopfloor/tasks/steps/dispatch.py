@@ -36,7 +36,7 @@ AWAY_SECONDS = 5.0
 
 
 class NoPlace(Exception):
-    """Nobody could be claimed: the transaction is rolled back."""
+    """Nobody took the place, or there is none: the transaction is rolled back."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,9 @@ async def appoint(tools: Tools, claimer: Claimer, sandbox_id: str) -> None:
     chosen, until = await _next(tools, but=_heirs(tools)), time.monotonic() + CHOSEN_SECONDS
 
     async def take(to: SandboxState, reason: str) -> bool:
-        choice = chosen if time.monotonic() < until else None
-        choice = choice or await _next(tools, but=_heirs(tools)) or await _next(tools)
+        if chosen and time.monotonic() < until and await hand_on(tools, claimer, chosen, sandbox_id, to, reason):
+            return True
+        choice = await _next(tools, but=_heirs(tools)) or await _next(tools)
         return choice is not None and await hand_on(tools, claimer, choice, sandbox_id, to, reason)
 
     tools.heirs[sandbox_id] = Heir(chosen.candidate.task.task_id if chosen else "", take)
@@ -149,14 +150,16 @@ async def follow(tools: Tools, claimer: Claimer, order_id: str) -> None:
 async def _start_after(
     tools: Tools, claimer: Claimer, choice: Choice, first: Callable[[Session], Awaitable[None]]
 ) -> bool:
-    """Do what lets a task start, and start it, in one transaction; False: it may not start now, nothing was done."""
-    looking = choice.look_ahead(tools)
+    """Do what lets a task start, and start it if there is a place, in one transaction; False: it may not start, nothing was done."""
+    found, looking = None, None
     try:
         async with tools.database.transaction() as session:
             await tools.sandboxes.lock_places(session)
             await first(session)
-            free = await tools.sandboxes.has_place(session)
-            found = await _start(tools, session, claimer, choice) if free else None
+            if await tools.sandboxes.has_place(session):
+                looking = choice.look_ahead(tools)
+                if (found := await _start(tools, session, claimer, choice)) is None:
+                    raise NoPlace
     except NoPlace:
         return False
     except Exception:
