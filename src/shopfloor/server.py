@@ -14,9 +14,10 @@ from fastapi import FastAPI
 
 from shopfloor import app as application
 from shopfloor.gateway.service import settle_cut_calls
+from shopfloor.gateway.steps import Gateway
 from shopfloor.kit import log, schema
 from shopfloor.kit.config import Settings
-from shopfloor.kit.db import Database
+from shopfloor.kit.db import AWAY, Database
 from shopfloor.kit.errors import Misconfigured
 
 logger = log.get(__name__)
@@ -136,7 +137,16 @@ async def _serve_door(app: FastAPI, settings: Settings, servers: list[_Server]) 
     while (opened := application.door(settings)) is None:  # noqa: ASYNC110 - another process's lock sends no event
         await asyncio.sleep(0.5)
     with contextlib.closing(opened[1]):
-        gateway = app.state.gateway
-        async with gateway.database.transaction() as session:  # whoever has the door is this host's only gateway
-            await settle_cut_calls(session, gateway.host_id)
+        await settle(app.state.gateway)
         await _serve(app, opened[0], servers)
+
+
+async def settle(gateway: Gateway) -> None:
+    """Write down what calls of this host's gateway before us were cut off: whoever has the door is its only one. Waits for a database that is away."""
+    while True:
+        try:
+            async with gateway.database.transaction() as session:
+                return await settle_cut_calls(session, gateway.host_id)
+        except AWAY as error:
+            logger.warning("door_not_opened", reason=str(error)[:500])
+            await asyncio.sleep(0.5)

@@ -126,3 +126,23 @@ def test_an_agents_words_cannot_stop_the_engine(reached: Reached) -> None:
     assert reached.show(order_id)["current_phase"] == "implementing"
     assert reached.finished(order_id)["status"] == "completed"
     assert "background_loop_failed" not in reached.log.read_text()
+
+
+def test_a_door_that_changes_hands_during_an_outage_opens_after_it(reached: Reached) -> None:
+    reached.open("server", "up")
+    reached.open("other", "engine")
+    until(lambda: reached.log.read_text().count("engine_started") == 2, what="two engines")
+    port = reached.proxies["other"].port
+    reached.proxies["other"].close()
+    reached.kill("server")
+    until(lambda: "door_not_opened" in reached.log.read_text(), what="the other to have the door, and no database")
+    reached.proxies["other"] = proxy.Proxy(proxy.to_postgres(reached.postgres_folder), port=port)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(reached.data / "door.sock"))) as inside:
+        until(lambda: answers(inside), what="the door to open")
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("http://door/").status_code < 500
+    except httpx.TransportError:
+        return False
