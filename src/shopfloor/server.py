@@ -18,6 +18,7 @@ from shopfloor.gateway.steps import Gateway
 from shopfloor.kit import log, schema
 from shopfloor.kit.config import Settings
 from shopfloor.kit.db import AWAY, Database
+from shopfloor.kit.engine import migrate as migrate_engine
 from shopfloor.kit.errors import Misconfigured
 
 logger = log.get(__name__)
@@ -77,7 +78,7 @@ def listener(settings: Settings) -> socket.socket:
 async def run(settings: Settings, *, api: bool = True, engine: bool = True) -> None:
     """Run until SIGINT or SIGTERM."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    await asyncio.to_thread(_migrate, settings)
+    await asyncio.to_thread(_migrate, settings, engine=engine)
     application.door_path(settings)
     tcp = listener(settings) if api else None
     stop = asyncio.Event()
@@ -111,9 +112,12 @@ async def run(settings: Settings, *, api: bool = True, engine: bool = True) -> N
     os._exit(0)
 
 
-def _migrate(settings: Settings) -> None:
+def _migrate(settings: Settings, *, engine: bool) -> None:
+    database = Database(settings.database)
     with application.locked(settings):
-        schema.upgrade(Database(settings.database))
+        schema.upgrade(database)
+        if engine:
+            migrate_engine(database)
 
 
 async def _serve(app: FastAPI, opened: socket.socket, servers: list[_Server]) -> None:

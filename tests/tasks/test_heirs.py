@@ -143,6 +143,21 @@ async def test_an_old_choice_counts_no_more(full: World, monkeypatch: pytest.Mon
     assert await full.statuses(heir, urgent) == ["pending", "running"]
 
 
+async def test_who_was_chosen_too_long_ago_is_not_passed_over(full: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "CHOSEN_SECONDS", 0.0)
+    first, second = await more(full), await more(full)
+    await leave(full, await leaving(full))
+    assert await full.statuses(first, second) == ["running", "pending"]
+
+
+async def test_a_sandbox_that_has_left_gets_no_heir(full: World) -> None:
+    await more(full)
+    sandbox_id = (await full.show((await full.running())[0])).sandbox_id or ""
+    await leave(full, sandbox_id)
+    await steps.appoint(full.tools, full.claims, sandbox_id)
+    assert full.tools.heirs == {}
+
+
 async def test_a_task_that_came_after_nobody_was_found_takes_the_place(full: World) -> None:
     sandbox_id = await leaving(full)
     heir = await more(full)

@@ -112,8 +112,7 @@ class Engine:
         """Begin to work: announce this process, then let the engine run."""
         await self.beat()
         _slow_down(self.database)
-        # Off the loop: on a new PostgreSQL its migrations wait for open transactions to end, and those are ours.
-        await asyncio.to_thread(self._dbos.launch)
+        self._dbos.launch()  # on the loop: it remembers this one
 
     async def start(self, name: str, workflow_id: str) -> None:
         """Run a workflow in this process; the same id again changes nothing."""
@@ -201,6 +200,31 @@ def _slow_down(database: Database) -> None:
         _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = UNUSED_SECONDS  # noqa: SLF001 - DBOS has no public name for it
     queue = _get_dbos_instance()._registry.get_internal_queue()  # noqa: SLF001 - the same
     queue._polling_interval_sec = ADOPT_SECONDS  # noqa: SLF001 - the same
+
+
+def migrate(database: Database) -> None:
+    """Bring the tables of DBOS to what it needs, before anything else of this process uses PostgreSQL.
+
+    Blocks: it waits for open transactions to end, and would for ever if those were of the loop that it blocks.
+    """
+    if database.sqlite:
+        return
+    from dbos._serialization import DBOSPortableJSON
+    from dbos._sys_db import SystemDatabase  # DBOS.migrate would make triggers that we do not listen to
+
+    tables = SystemDatabase.create(
+        system_database_url=_sync_url(database),
+        engine_kwargs={"pool_size": 2},
+        engine=None,
+        schema="dbos",
+        serializer=DBOSPortableJSON,
+        executor_id=None,
+        use_listen_notify=False,
+    )
+    try:
+        tables.run_migrations()
+    finally:
+        tables.destroy()
 
 
 def _sync_url(database: Database) -> str:

@@ -12,7 +12,8 @@ from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.db import AWAY, Session
 from shopfloor.kit.errors import Problem, Unavailable
-from shopfloor.sandboxes.rules import SandboxState
+from shopfloor.sandboxes import queries as sandboxes
+from shopfloor.sandboxes.rules import LIVE, SandboxState
 from shopfloor.tasks import queries, service
 from shopfloor.tasks.models import Task
 from shopfloor.tasks.steps.pick import Candidate, pick, still, successor
@@ -106,11 +107,15 @@ async def appoint(tools: Tools, claimer: Claimer, sandbox_id: str) -> None:
         choice = await _next(tools, but=_heirs(tools)) or await _next(tools)
         return choice is not None and await hand_on(tools, claimer, choice, sandbox_id, to, reason)
 
-    tools.heirs[sandbox_id] = Heir(chosen.candidate.task.task_id if chosen else "", take)
+    async with tools.database.reading() as session:
+        leaving = await sandboxes.find(session, sandbox_id)
+    if leaving and leaving.state in LIVE:  # else it was faster, and nobody would take the heir away
+        tools.heirs[sandbox_id] = Heir(chosen.candidate.task.task_id if chosen else "", until, take)
 
 
 def _heirs(tools: Tools) -> set[str]:
-    return {heir.name for heir in tools.heirs.values()}
+    """Tasks that wait for a place of their own; a choice that holds no more keeps nobody waiting."""
+    return {heir.name for heir in tools.heirs.values() if time.monotonic() < heir.until}
 
 
 async def _next(tools: Tools, but: Collection[str] = ()) -> Choice | None:

@@ -75,6 +75,8 @@ class Heir:
     """Who takes the place of a sandbox that is about to leave it."""
 
     name: str
+    until: float
+    """By time.monotonic(): so long nobody else should choose it."""
     take: Callable[[SandboxState, str], Awaitable[bool]]
     """Moves the sandbox out of its place, with the reason, and starts what comes next; False: nothing was done."""
 
