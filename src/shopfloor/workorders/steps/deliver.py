@@ -149,19 +149,15 @@ async def _delivered(tools: Tools, order: WorkOrder, head: str, numbers: GitProg
 
 
 async def arrived(tools: Tools, order: WorkOrder, attempt: Attempt) -> str | None:
-    """Go on with what a dead host had pushed and could not write down; None when the origin does not have what the attempt promised."""
+    """Go on with what a dead host had pushed and could not write down; None when the origin does not have what the attempt promised. Raises Problem."""
     result, branch = attempt.result or {}, order.git_branch_name
     head, url = result.get("head_sha"), order.repository_url
     if attempt.state != AttemptState.DELIVERING or result.get("status") != "completed" or order.question or not head:
         return None
-    try:
-        if (await tools.repositories.look(url, timeout=LOOK_SECONDS)).heads.get(branch or "") != head:
-            return None
-        await tools.repositories.sync(url)
-        return await _delivered(tools, order, head, await tools.repositories.progress(url, head, order.base_commit))
-    except Problem as problem:
-        logger.warning("delivery_not_taken_over", attempt_id=attempt.attempt_id, reason=problem.message)
+    if (await tools.repositories.look(url, timeout=LOOK_SECONDS)).heads.get(branch or "") != head:
         return None
+    await tools.repositories.sync(url)
+    return await _delivered(tools, order, head, await tools.repositories.progress(url, head, order.base_commit))
 
 
 async def _answer(tools: Tools, order: WorkOrder, head: str) -> str:
