@@ -98,6 +98,15 @@ async def test_what_is_done_anew_starts_only_when_its_ticket_lets_it(
     assert again.held is held
 
 
+async def test_work_that_began_later_does_not_move_what_is_proven_against(ground: Ground) -> None:
+    """Where the base is gone no fork can be found: then what was noted first stays."""
+    first = ground.at("main")
+    await ground.ticket(base_branch="gone", base_commit=first)
+    ground.push_as_person("main", {"later.txt": "later\n"})
+    await integrate(ground.tools, "tkt-1", await ground.delivered())
+    assert (await ground.card()).base_commit == first
+
+
 async def test_the_branch_is_offered_once_as_one_change(ground: Ground) -> None:
     """GIT-02"""
     await ground.ticket()

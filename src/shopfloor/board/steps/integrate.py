@@ -156,7 +156,7 @@ async def _note_head(tools: Tools, work: Work, head: str, refs: Refs) -> None:
             row,
             branch=work.branch,
             base_branch=base_branch,
-            base_commit=fork or order.base_commit or "",
+            base_commit=fork or ticket.base_commit or order.base_commit or "",
             head_commit=head,
             why=f"{order.task_id} delivered {order.agent_work_order_id}",
         )
