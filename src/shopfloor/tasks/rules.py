@@ -42,7 +42,7 @@ WORKFLOWS = {
     "done": "test",
 }
 """What a task of each column does when nothing else is said."""
-HOPELESS = ("ran longer than", "key_missing", "unknown_profile", "bad_profile", "budget", "isolation_needed")
+HOPELESS = ("ran longer than", "key_missing", "unknown_profile", "bad_profile", "the budget of", "isolation_needed")
 """Beginnings of what an order failed of that another try meets again."""
 LONGEST_BACK_OFF = 600.0
 LONGEST_TITLE = 80
@@ -92,8 +92,8 @@ def back_off_seconds(retries: int, first: float) -> float:
 
 
 def hopeless(reason: str) -> bool:
-    """Whether what an order failed of would only come again."""
-    return reason.strip().lower().startswith(HOPELESS)
+    """Whether what an order failed of would only come again. What ended its agent, such as the gateway's no, stands behind `failed: `."""
+    return reason.strip().lower().removeprefix("failed: ").startswith(HOPELESS)
 
 
 def follow(now: TaskStatus, order: OrderStatus, *, stopping: TaskStatus | None, another_try: bool) -> TaskStatus:
