@@ -81,9 +81,10 @@ def rank(
     """A place in the queue, lower first; all in seconds since 1970 or seconds.
 
     It never changes while the task waits, and whoever is born long enough after it stands behind it: nobody starves.
+    So a deadline before its birth is one at its birth.
     """
     place = born - head_start - retries * retry_head_start
-    return place if deadline is None else min(place, deadline - deadline_lead)
+    return place if deadline is None else min(place, max(deadline, born) - deadline_lead)
 
 
 def back_off_seconds(retries: int, first: float) -> float:
