@@ -1,9 +1,16 @@
 """A ticket's branch: the work of its tasks comes together there, whatever happens between."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
-from shopfloor.board.steps.integrate import integrate
+import pytest
+import sqlalchemy as sa
+
+from shopfloor.board.steps.integrate import integrate, take_in
 from shopfloor.board.steps.offer import offer
+from shopfloor.kit.config import Settings
+from shopfloor.tasks.models import Task
 from tests.board.grounds import Ground
 
 
@@ -67,6 +74,37 @@ async def test_a_conflict_is_named_and_nothing_is_pushed(ground: Ground) -> None
     before = ground.at("feat-tkt-1")
     assert await integrate(ground.tools, "tkt-1", second) == ["app.py"]
     assert ground.at("feat-tkt-1") == before == (await ground.card()).head_commit
+
+
+@pytest.mark.parametrize(
+    ("columns", "held"),
+    [
+        ({"approval": "approved"}, False),
+        ({"approval": "rejected"}, True),
+        ({"approval": "approved", "is_blocked": True, "blocked_who": "person:me"}, True),
+        ({"approval": "approved", "status": "testing"}, True),
+    ],
+)
+async def test_what_is_done_anew_starts_only_when_its_ticket_lets_it(
+    ground: Ground, columns: dict[str, Any], held: bool
+) -> None:
+    await ground.ticket(**columns)
+    first, second = [await ground.delivered(files={"app.py": f"print({n})\n"}) for n in range(2)]
+    tools = cast("Any", SimpleNamespace(**vars(ground.tools), settings=Settings(data_dir=ground.place)))
+    for task_id in (first, second):
+        await take_in(tools, "tkt-1", task_id)
+    async with ground.database.reading() as session:
+        (again,) = await session.scalars(sa.select(Task).where(Task.status == "pending"))
+    assert again.held is held
+
+
+async def test_work_that_began_later_does_not_move_what_is_proven_against(ground: Ground) -> None:
+    """Where the base is gone no fork can be found: then what was noted first stays."""
+    first = ground.at("main")
+    await ground.ticket(base_branch="gone", base_commit=first)
+    ground.push_as_person("main", {"later.txt": "later\n"})
+    await integrate(ground.tools, "tkt-1", await ground.delivered())
+    assert (await ground.card()).base_commit == first
 
 
 async def test_the_branch_is_offered_once_as_one_change(ground: Ground) -> None:

@@ -16,6 +16,7 @@ from shopfloor.board.steps.integrate import integrate
 from shopfloor.board.steps.offer import offer
 from shopfloor.forges.service import PolicyRefused
 from shopfloor.kit.config import Settings
+from shopfloor.kit.db import db_time
 from shopfloor.kit.errors import Unavailable
 from shopfloor.tasks.models import Task
 from tests.board.desk import Desk
@@ -116,6 +117,13 @@ async def test_work_that_may_not_be_pushed_is_told_on_the_card_until_it_is_taken
     await mover.look_after("tkt-1")
     card = await ground.card()
     assert (card.is_blocked, card.head_commit) == (False, ground.at("feat-tkt-1"))
+
+
+async def test_what_an_archived_ticket_made_is_not_brought_to_its_branch(ground: Ground) -> None:
+    await ground.ticket(archived_at=db_time())
+    await ground.delivered()
+    await Mover(tools=ground.tools, background=cast("Any", None)).look_after("tkt-1")
+    assert (await ground.card()).head_commit is None
 
 
 async def test_what_is_only_away_for_now_blocks_nothing(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

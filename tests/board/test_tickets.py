@@ -187,6 +187,18 @@ async def test_failing_evidence_is_its_own_class_and_gets_a_task(desk: Desk) -> 
     assert (task["title"], task["held"]) == ("Clear the way: Mend the gate", False)
 
 
+async def test_a_ticket_that_was_rejected_meanwhile_gets_no_task_to_clear_its_way(desk: Desk) -> None:
+    ticket = await desk.ticket(criteria=[CRITERION], require_approval=True)
+    await desk.post("/tickets/approve", {"ticket_id": ticket})
+    await desk.to_testing(ticket)
+    await desk.prove(ticket, "failed")
+    await desk.project(autonomy=True)
+    await desk.post("/tickets/reject", {"ticket_id": ticket, "reason": "too dear"})
+    (blocked,) = await detect(desk.tools, seconds=0)
+    assert blocked.blocked_class == "failing_checks"
+    assert (await desk.get("/tasks", ticket=ticket))["tasks"] == []
+
+
 async def test_what_could_not_be_judged_is_the_environments_fault(desk: Desk) -> None:
     ticket = await desk.ticket(criteria=[CRITERION])
     await desk.to_testing(ticket)

@@ -11,6 +11,7 @@ from shopfloor.gateway.models import ModelCall, ModelGrant, ModelTotal
 from shopfloor.gateway.rules import Verdict
 from shopfloor.gateway.service import Cost
 from shopfloor.kit.db import Database
+from shopfloor.tasks.rules import hopeless
 
 CALL = {"model": "m", "most_usd": 1.0, "host_id": "host-1"}
 
@@ -77,6 +78,16 @@ async def test_a_spent_budget_stops_and_says_whose_it_is(database: Database) -> 
         Verdict.STOP,
         "the budget of work order wo-s-1 is used up: 2.0000 of 1.5000 USD are spent",
     )
+
+
+async def test_a_task_is_not_tried_again_for_which_no_money_is_left(database: Database) -> None:
+    """The gateway's own words are known for what they are, alone and as an order's reason."""
+    grant = await granted(database, project_id="prj-1", project_budget_usd=1.5)
+    _, call, _ = await opened(database, grant)
+    assert call
+    await closed(database, call, 2.0)
+    _, _, why = await opened(database, grant)
+    assert (hopeless(why), hopeless(f"failed: {why}")) == (True, True)
 
 
 async def test_a_project_is_stopped_by_what_all_its_orders_spent(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from shopfloor.projects import service as projects
 from shopfloor.tasks import queries, service
 from shopfloor.tasks.service import TaskEnded, TaskNotEnded, TaskRunning
 from shopfloor.workorders import queries as orders
@@ -163,6 +164,23 @@ async def test_a_task_follows_an_order_that_a_person_let_go_on(world: World) -> 
         order = await orders.locked(session, (await queries.get(session, task_id)).work_order_id or "")
         await workorders.retry(session, order, prompt="", agent=None, model=None, account=None)
     assert (await world.follow(task_id)).status == "running"
+
+
+async def test_a_try_goes_on_with_what_was_changed_since(world: World) -> None:
+    task_id = await started(world, max_retries=0, base_branch="old")
+    await world.ends(task_id, FAILED)
+    scheduling = world.tools.settings.scheduling
+    wanted = {"agent_options": {"script": []}, "workflow_type": "agent_workflow_plan", "base_branch": "new"}
+    async with world.database.transaction() as session:
+        task = await service.change(session, task_id, scheduling, **wanted)
+        await projects.change(session, task.project_id, work_order_budget_usd=3.0)
+        await service.retry(session, task_id, reason="", scheduling=scheduling)
+        (await orders.locked(session, task.work_order_id or "")).budget_usd = 2.0
+    assert await world.dispatched() == [task_id]
+    async with world.database.reading() as session:
+        order = await orders.get(session, (await queries.get(session, task_id)).work_order_id or "")
+    assert {name: getattr(order, name) for name in wanted} == wanted
+    assert order.budget_usd == 3.0
 
 
 async def test_what_a_crash_left_behind_is_found(world: World) -> None:

@@ -142,7 +142,7 @@ async def test_a_low_priority_that_has_waited_long_enough_is_next(world: World) 
 
 async def test_a_deadline_that_comes_near_goes_first(world: World) -> None:
     project = await world.project(max_running_tasks=1)
-    await world.task(project, priority="high")
+    await world.task(project, priority="medium")
     urgent = await world.task(project, priority="low", deadline=datetime.now(UTC) - timedelta(hours=2))
     assert await world.dispatched() == [urgent]
 

@@ -1,11 +1,16 @@
 """Tasks over HTTP: every endpoint, filters, pages, refusals; on real databases."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from shopfloor.auth import service as auth
+from shopfloor.kit.db import Session
+from shopfloor.tasks import service
+from shopfloor.tasks.models import Task
 from tests.tasks.world import World
 
 DONE = {"status": "completed", "summary": "all done", "files_changed": [{"path": "a.py", "action": "modified"}]}
@@ -56,6 +61,8 @@ async def test_a_task_is_made_shown_and_changed(client: httpx.AsyncClient, proje
         ({"owned_paths": ["../x"]}, "bad_path"),
         ({"depends_on": ["TSK-001"]}, "task_not_found"),
         ({"deadline": "2026-01-01T00:00:00"}, "malformed"),
+        ({"deadline": "9999-12-31T23:59:59.999999Z"}, "malformed"),
+        ({"deadline": "0001-01-01T00:00:00+14:00"}, "malformed"),
         ({"colour": "red"}, "malformed"),
     ],
 )
@@ -159,6 +166,45 @@ async def test_a_time_limit_is_set_shown_and_kept(client: httpx.AsyncClient, wor
     assert [one["task"]["task_id"] for one in late] == [task_id]
     assert (await ask(client, "POST", "/tasks/cleanup-timed-out"))["tasks"] == [task_id]
     assert (await ask(client, "GET", f"/tasks/{task_id}"))["stopping"] == "failed"
+
+
+async def test_only_what_was_stopped_is_told_to_be(
+    client: httpx.AsyncClient, world: World, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, ended = [(await make(client))["task_id"] for _ in range(2)]
+    await world.dispatched()
+    for task_id in (late, ended):
+        await ask(client, "POST", f"/tasks/{task_id}/set-timeout", json={"timeout_seconds": 1e-6})
+    real = service.time_out
+
+    async def ends_just_before(session: Session, task_id: str, *, reason: str) -> Task:
+        if task_id == ended:
+            raise service.TaskEnded
+        return await real(session, task_id, reason=reason)
+
+    monkeypatch.setattr(service, "time_out", ends_just_before)
+    assert (await ask(client, "POST", "/tasks/cleanup-timed-out"))["tasks"] == [late]
+
+
+async def test_many_titles_are_made_in_a_transaction_each(
+    client: httpx.AsyncClient, world: World, project: str
+) -> None:
+    """All in one held every row until the last: a task that completes under the graph's lock waited in a circle."""
+    ids = [(await make(client, title="x"))["task_id"] for _ in range(3)]
+    begun = 0
+    real = world.database.transaction
+
+    @contextlib.asynccontextmanager
+    async def counted(*args: Any, **options: Any) -> AsyncIterator[Session]:
+        nonlocal begun
+        begun += 1
+        async with real(*args, **options) as session:
+            yield session
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(world.database, "transaction", counted)
+        titled = await ask(client, "POST", "/tasks/generate-titles", json={"task_ids": ids})
+    assert (begun, [one["task_id"] for one in titled["titles"]]) == (3, ids)
 
 
 async def test_titles_are_made_by_rule_unless_given(client: httpx.AsyncClient, project: str) -> None:

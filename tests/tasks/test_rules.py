@@ -72,6 +72,21 @@ def test_whoever_is_born_a_head_start_later_stands_behind(
     assert mine < theirs
 
 
+@given(
+    born=st.floats(0, 1e9),
+    later=st.floats(0, 1e6),
+    lead=st.floats(0, 1e5),
+    deadline=st.floats(0, 1e9),
+)
+def test_whoever_is_born_a_lead_later_is_not_passed_by_a_deadline(
+    born: float, later: float, lead: float, deadline: float
+) -> None:
+    """A deadline that is long over passes nobody for ever."""
+    mine = rules.rank(born, head_start=0)
+    theirs = rules.rank(born + lead + later + 1, head_start=0, deadline=deadline, deadline_lead=lead)
+    assert mine < theirs
+
+
 STATUSES, ORDERS = st.sampled_from(list(TaskStatus)), st.sampled_from(list(OrderStatus))
 
 

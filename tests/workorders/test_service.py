@@ -126,6 +126,40 @@ async def test_retry_queues_a_failed_order_again_with_its_new_prompt(database: D
     assert (order.status, order.prompts) == ("pending", ["again"])
 
 
+@pytest.mark.parametrize(
+    ("own", "given", "kept"), [(2.0, 3.0, 3.0), (3.0, 2.0, 3.0), (None, 2.0, None), (2.0, None, None)]
+)
+async def test_a_retry_takes_no_money_and_no_base_from_what_has_begun(
+    database: Database, own: float | None, given: float | None, kept: float | None
+) -> None:
+    order_id = await ordered(database)
+    async with database.transaction() as session:
+        order = await queries.get(session, order_id)
+        order.budget_usd, order.base_branch, order.base_commit = own, "main", "c" * 40
+        await service.move(session, order, OrderStatus.FAILED, reason="it broke")
+        terms = {"budget_usd": given, "base_branch": "other"}
+        await service.retry(session, order, prompt="", agent=None, model=None, account=None, terms=terms)
+    async with database.reading() as session:
+        order = await queries.get(session, order_id)
+    assert (order.budget_usd, order.base_branch) == (kept, "main")
+
+
+async def test_what_is_asked_again_is_answered_again(database: Database) -> None:
+    order_id = await ordered(database)
+    async with database.transaction() as session:
+        order = await queries.get(session, order_id)
+        order.question = "title:tsk-1:abc"
+        await service.move(session, order, OrderStatus.FAILED, reason="it broke")
+        assert await service.take_answer(session, order_id)
+        await service.retry(session, order, prompt="", agent=None, model=None, account=None)
+        await service.move(session, order, OrderStatus.RUNNING, reason="claimed")
+        order.answer = "A title"
+        await service.move(session, order, OrderStatus.COMPLETED, reason="answered")
+    async with database.transaction() as session:
+        assert [one.answer for one in await queries.answers(session, "title")] == ["A title"]
+        assert await service.take_answer(session, order_id)
+
+
 async def test_every_move_of_an_order_is_an_event(database: Database, sandboxes: Sandboxes) -> None:
     order_id = await ordered(database)
     await claim(database, sandboxes)

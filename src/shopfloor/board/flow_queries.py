@@ -103,9 +103,11 @@ async def overdue(session: Session, seconds: float) -> Sequence[Ticket]:
 
 
 async def deliveries(session: Session, ticket_id: str) -> list[str]:
-    """The completed tasks of a ticket whose work its branch has not taken in yet, oldest first."""
+    """The completed tasks of a ticket whose work its branch has not taken in yet, oldest first; none once it is archived."""
     query = (
         sa.select(Task.task_id)
+        .join(Ticket, Ticket.ticket_id == Task.ticket_id)
+        .where(Ticket.archived_at.is_(None))
         .where(Task.ticket_id == ticket_id, Task.status == "completed", ~Task.gathered)
         .order_by(Task.ended_at, Task.task_id)
     )

@@ -168,25 +168,27 @@ async def clean_up_timed_out(house: Tooled) -> CleanedUp:
     """Stop every task whose time is up; it fails once its agent has stopped (TSK-15)."""
     async with house.database.reading() as session:
         late = await queries.overtime(session)
+    stopped = []
     for task, ran in late:
         with contextlib.suppress(service.TaskEnded):  # it has, since we looked
             async with house.database.transaction() as session:
                 await service.time_out(session, task.task_id, reason=f"ran {ran:.0f} s, longer than allowed")
+            stopped.append(task.task_id)
         house.tell(task.work_order_id or "")
-    return CleanedUp(tasks=[task.task_id for task, _ in late])
+    return CleanedUp(tasks=stopped)
 
 
 @router.post("/generate-titles", dependencies=[Person])
 async def generate_titles(body: TitlesRequest, house: Tooled) -> TitledList:
     """Make titles by rule of the descriptions (TSK-16), or ask an agent for each; the descriptions themselves stay."""
+    async with house.database.reading() as session:
+        wanted = [await queries.get(session, one) for one in body.task_ids or await queries.untitled(session)]
     made = []
-    async with house.database.transaction() as session:
-        wanted = body.task_ids or await queries.untitled(session)
-        for task_id in sorted(wanted):
-            task = await queries.get(session, task_id)
-            title = rules.title(task.description)
-            await service.change(session, task_id, house.settings.scheduling, title=title)
-            made.append(Titled(task_id=task_id, title=title, by="rule"))
+    for task in wanted:  # in a transaction each: many rows locked at once are in the way of tasks that complete
+        title = rules.title(task.description)
+        async with house.database.transaction() as session:
+            await service.change(session, task.task_id, house.settings.scheduling, title=title)
+        made.append(Titled(task_id=task.task_id, title=title, by="rule"))
     if body.agent:
         made = [await _asked(house, one.task_id, body.agent) for one in made]
     return TitledList(titles=made)

@@ -42,7 +42,7 @@ WORKFLOWS = {
     "done": "test",
 }
 """What a task of each column does when nothing else is said."""
-HOPELESS = ("ran longer than", "key_missing", "unknown_profile", "bad_profile", "budget", "isolation_needed")
+HOPELESS = ("ran longer than", "key_missing", "unknown_profile", "bad_profile", "the budget of", "isolation_needed")
 """Beginnings of what an order failed of that another try meets again."""
 LONGEST_BACK_OFF = 600.0
 LONGEST_TITLE = 80
@@ -81,9 +81,10 @@ def rank(
     """A place in the queue, lower first; all in seconds since 1970 or seconds.
 
     It never changes while the task waits, and whoever is born long enough after it stands behind it: nobody starves.
+    So a deadline before its birth is one at its birth.
     """
     place = born - head_start - retries * retry_head_start
-    return place if deadline is None else min(place, deadline - deadline_lead)
+    return place if deadline is None else min(place, max(deadline, born) - deadline_lead)
 
 
 def back_off_seconds(retries: int, first: float) -> float:
@@ -92,8 +93,8 @@ def back_off_seconds(retries: int, first: float) -> float:
 
 
 def hopeless(reason: str) -> bool:
-    """Whether what an order failed of would only come again."""
-    return reason.strip().lower().startswith(HOPELESS)
+    """Whether what an order failed of would only come again. What ended its agent, such as the gateway's no, stands behind `failed: `."""
+    return reason.strip().lower().removeprefix("failed: ").startswith(HOPELESS)
 
 
 def follow(now: TaskStatus, order: OrderStatus, *, stopping: TaskStatus | None, another_try: bool) -> TaskStatus:

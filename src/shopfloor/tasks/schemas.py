@@ -1,5 +1,6 @@
 """What goes over the wire about tasks."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
@@ -14,6 +15,8 @@ Title = Annotated[str, Field(max_length=500)]
 Description = Annotated[str, Field(max_length=90_000)]
 Name = Annotated[str, Field(min_length=1, max_length=20)]
 BranchName = Annotated[str, Field(min_length=1, max_length=255)]
+Deadline = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
+"""Far from where a calendar ends: what rounds or changes its zone must not leave it."""
 Retries = Annotated[int, Field(ge=0, le=20)]
 
 
@@ -38,7 +41,7 @@ class CreateTask(Body):
     owned_paths: Paths = Field(default_factory=list)
     """Globs of the files it may touch: tasks that share some do not run together."""
     depends_on: list[TaskId] = Field(default_factory=list, max_length=500)
-    deadline: AwareDatetime | None = None
+    deadline: Deadline | None = None
     timeout_seconds: Seconds | None = None
     max_retries: Retries = 3
     force: bool = False
@@ -57,7 +60,7 @@ class TaskPatch(Body):
     agent_options: dict[str, Any] | None = None
     base_branch: BranchName | None = None
     owned_paths: Paths | None = None
-    deadline: AwareDatetime | None = None
+    deadline: Deadline | None = None
     timeout_seconds: Seconds | None = None
     max_retries: Retries | None = None
 

@@ -1,7 +1,7 @@
 """Work orders: created, claimed, moved, cancelled, retried. Sole writer of their tables."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import orjson
@@ -335,11 +335,19 @@ async def continue_with(session: Session, order: WorkOrder, prompt: str, *, reas
 
 
 async def retry(
-    session: Session, order: WorkOrder, *, prompt: str, agent: str | None, model: str | None, account: str | None
+    session: Session,
+    order: WorkOrder,
+    *,
+    prompt: str,
+    agent: str | None,
+    model: str | None,
+    account: str | None,
+    terms: Mapping[str, Any] | None = None,
 ) -> None:
     """Queue a failed or cancelled order again; it continues from its last commit and, where possible, conversation.
 
-    Another agent takes `model`, or its profile's: the old one's model means nothing to it.
+    Another agent takes `model`, or its profile's: the old one's model means nothing to it. `terms`: columns as they are now wanted.
+    A higher budget of its own stays, and so does the base of what has begun. A question is answered anew.
     """
     if order.status not in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
         raise OrderFinished(
@@ -349,6 +357,12 @@ async def retry(
         order.agent, order.agent_session_id, order.model = agent, None, model
     order.account = account
     order.model = model or order.model
+    order.answer, order.answer_taken = None, False
+    for name, value in (terms or {}).items():
+        if name == "budget_usd" and (order.budget_usd is None or (value is not None and value < order.budget_usd)):
+            continue
+        if name != "base_branch" or order.base_commit is None:
+            setattr(order, name, value)
     if prompt:
         order.prompts = [*order.prompts, prompt]
     order.max_attempts = max(order.max_attempts, order.attempts + 1)

@@ -37,7 +37,8 @@ async def _judge(tools: Tools, ticket_id: str, still: float) -> Ticket | None:
             return None
         kind, reason = cause
         await service.block(session, ticket, kind, reason=f"{reason}; nothing happened for {silent:.0f} s", who=BOARD)
-        if kind == BlockedClass.FAILING_CHECKS and project.autonomy and tools.settings.board.remedy:
+        may = project.autonomy and service.may_cost(ticket) and tools.settings.board.remedy
+        if kind == BlockedClass.FAILING_CHECKS and may:
             await _remedy(tools, session, project, ticket)
         return ticket
 
@@ -84,7 +85,7 @@ def _named(what: str, things: list[Any]) -> str:
 
 
 async def _remedy(tools: Tools, session: Session, project: Project, ticket: Ticket) -> None:
-    """One task that may run although its ticket is blocked: it was made to end that."""
+    """One task that may run although its ticket is blocked: it was made to end that. The caller has seen that the ticket may cost."""
     told = f"This piece of work is stuck:\n{fenced(ticket.blocked_reason[:4000])}\nFind the cause and mend it.\n\n{ticket.title}"
     await tasks.create(
         session,

@@ -54,6 +54,7 @@ async def take_in(tools: Tools, ticket_id: str, task_id: str) -> None:
     """Bring what a task delivered into its ticket's branch; work that does not merge there is done anew from there. Idempotent."""
     clashes = await integrate(tools, ticket_id, task_id)
     async with tools.database.transaction() as session:
+        await queries.locked(session, ticket_id)  # before the graph, as who moves or decides about a ticket does
         task = await graph.locked(session, task_id)
         if task.gathered:
             return
@@ -66,29 +67,30 @@ async def take_in(tools: Tools, ticket_id: str, task_id: str) -> None:
 
 
 async def _anew(tools: Tools, session: Session, task: Task, clashes: Sequence[str]) -> Task:
-    """The same task once more, told what its first work did not merge with. That work stays on its own branch."""
+    """The same task once more, told what its first work did not merge with; held as any new one of its ticket is. That work stays on its own branch."""
     logger.warning("task_work_conflicts", task_id=task.task_id, ticket_id=task.ticket_id, paths=list(clashes[:10]))
     told = (
         f"This was done before, and does not merge with what others did meanwhile in {', '.join(clashes[:20])}. "
         "Do it again on what is there now."
     )
+    ticket_id = task.ticket_id or ""
+    begins = await service.terms(session, task.project_id, ticket_id, task.phase)
     return await tasks.create(
         session,
         project_id=task.project_id,
-        ticket_id=task.ticket_id,
-        spec_id=task.spec_id,
+        ticket_id=ticket_id,
         phase=task.phase,
         title=task.title,
         description=f"{task.description}\n\n{told}",
         workflow=task.workflow_type,
         priority=task.priority,
         owned_paths=task.owned_paths,
-        reason=f"{task.task_id} conflicts with its ticket's branch",
+        **begins | {"reason": begins["reason"] or f"{task.task_id} conflicts with its ticket's branch"},
         scheduling=tools.settings.scheduling,
         agent=task.agent,
         model=task.model,
         agent_options=task.agent_options,
-        base_branch=(await queries.get(session, task.ticket_id or "")).branch,
+        base_branch=(await queries.get(session, ticket_id)).branch,
     )
 
 
@@ -154,7 +156,7 @@ async def _note_head(tools: Tools, work: Work, head: str, refs: Refs) -> None:
             row,
             branch=work.branch,
             base_branch=base_branch,
-            base_commit=fork or order.base_commit or "",
+            base_commit=fork or ticket.base_commit or order.base_commit or "",
             head_commit=head,
             why=f"{order.task_id} delivered {order.agent_work_order_id}",
         )

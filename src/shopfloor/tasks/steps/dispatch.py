@@ -36,6 +36,10 @@ AWAY_SECONDS = 5.0
 """The same when what it needs is only away."""
 
 
+RENEWED = ("agent_options", "workflow_type", "budget_usd", "base_branch", "timeout_seconds")
+"""Terms of a failed order that are taken from its task and settings as they are now."""
+
+
 class NoPlace(Exception):
     """Nobody took the place, or there is none: the transaction is rolled back."""
 
@@ -234,8 +238,8 @@ async def _order(session: Session, task: Task, columns: dict[str, Any]) -> WorkO
     order = await orders.locked(session, task.work_order_id)
     if order.status in {OrderStatus.FAILED, OrderStatus.CANCELLED}:
         how = {name: columns[name] for name in ("agent", "model", "account")}
-        await workorders.retry(session, order, prompt=_told(order, columns["initial_prompt"]), **how)
-        workorders.set_timeout(order, columns["timeout_seconds"])
+        renewed = {name: columns[name] for name in RENEWED}
+        await workorders.retry(session, order, prompt=_told(order, columns["initial_prompt"]), terms=renewed, **how)
     return order
 
 
