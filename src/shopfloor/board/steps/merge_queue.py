@@ -240,8 +240,8 @@ async def _merge(tools: Tools, project: Project, row: QueuedMerge) -> bool:
     except Problem as problem:  # not its content: a right that is missing, a reviewer's word, a protected branch
         return await _out(tools, row, MergeState.LEFT, f"{problem.message} {problem.hint}".strip())
     async with tools.database.transaction() as session:
+        await note_merged(session, project, row.ticket_id, row.head_commit, change.merge_commit or "")
         await _move(session, row.id, MergeState.MERGED, f"merged as {(change.merge_commit or '')[:12]}")
-        await note_merged(session, project, row.ticket_id, change.merge_commit or "")
     return True
 
 
@@ -251,9 +251,14 @@ async def _out(tools: Tools, row: QueuedMerge, to: MergeState, why: str) -> bool
     return True
 
 
-async def note_merged(session: Session, project: Project, ticket_id: str, merge_commit: str) -> None:
-    """The ticket's work is part of its base: what was proven before is proven once more, on the merged commit."""
+async def note_merged(session: Session, project: Project, ticket_id: str, head_commit: str, merge_commit: str) -> None:
+    """The ticket's work is part of its base: what was proven before is proven once more, on the merged commit.
+
+    A ticket whose branch stands elsewhere by now has work that is not merged: nothing is noted.
+    """
     ticket = await queries.locked(session, ticket_id)
+    if ticket.head_commit != head_commit:
+        return
     await service.set_merged(session, ticket, merge_commit)
     if wanted := await merge_queries.automatic(session, [ticket_id]):
         await checks.request_run(
@@ -280,7 +285,7 @@ async def notice_merges(tools: Tools) -> int:
     for ticket, merge_commit in found:
         async with tools.database.transaction() as session:
             project = await projects.get(session, ticket.project_id)
-            await note_merged(session, project, ticket.ticket_id, merge_commit)
+            await note_merged(session, project, ticket.ticket_id, ticket.head_commit or "", merge_commit)
     return len(found)
 
 
@@ -322,7 +327,7 @@ async def _checked_again(tools: Tools, ticket: Ticket, run: CheckRun) -> None:
     async with tools.database.transaction() as session:
         if await merge_queries.runs_of(session, run) < MOST_RUNS:
             project = await projects.get(session, ticket.project_id)
-            await note_merged(session, project, ticket.ticket_id, run.commit)
+            await note_merged(session, project, ticket.ticket_id, ticket.head_commit or "", run.commit)
 
 
 async def _reopen(tools: Tools, ticket_id: str, reason: str) -> None:

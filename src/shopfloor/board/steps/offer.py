@@ -40,8 +40,9 @@ async def offer(tools: Tools, ticket_id: str) -> Change | None:
     offered = hashlib.sha256(said.encode()).hexdigest()
     if there is not None:
         same_head = there.head_commit == ticket.head_commit
-        if there.state != ChangeState.OPEN or (same_head and (not standing or ticket.offered == offered)):
-            return there
+        told = there.state != ChangeState.OPEN or not standing or ticket.offered == offered
+        if there.state == ChangeState.CLOSED or (same_head and told):
+            return there  # a person closed it; what was merged at an older head leaves the newer one to be offered anew
     try:
         change = await tools.repositories.forge(project.repository_url).open_change(
             tools.database, issue=ticket.github_issue_number, evidence=table, **fields
