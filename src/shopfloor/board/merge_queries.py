@@ -83,8 +83,9 @@ async def automatic(session: Session, ticket_ids: Sequence[str]) -> list[dict[st
 
 
 async def ready(session: Session) -> Sequence[Ticket]:
-    """Tickets that are done, whose project merges by itself, and that were not in the queue with this head yet."""
-    before = sa.exists().where(QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit)
+    """Tickets that are done, whose project merges by itself, and that were not in the queue with this head since."""
+    mine = (QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit)
+    before = sa.exists().where(*mine, QueuedMerge.created_at >= Ticket.done_at)
     query = sa.select(Ticket).join(Project, Project.project_id == Ticket.project_id)
     query = query.where(Project.merge_queue, *_finished(), Ticket.head_commit.is_not(None), ~before)
     return (await session.scalars(query.order_by(Ticket.done_at, Ticket.ticket_id))).all()

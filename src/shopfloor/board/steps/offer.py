@@ -7,17 +7,26 @@ from shopfloor.board import queries, service
 from shopfloor.evidence import queries as evidence
 from shopfloor.forges import queries as changes
 from shopfloor.forges.models import Change
+from shopfloor.forges.port import BranchMoved
 from shopfloor.forges.rules import ChangeState
+from shopfloor.forges.turns import ChangeBusy
 from shopfloor.kit import log
-from shopfloor.kit.errors import Problem
+from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.projects import queries as projects
 from shopfloor.workorders.steps import Tools
 
 logger = log.get(__name__)
 
 
-async def offer(tools: Tools, ticket_id: str) -> Change | None:
-    """Offer the ticket's head, or bring what was offered up to date; None when there is nothing new, or the forge says no."""
+PASSING = (Unavailable, ChangeBusy, BranchMoved)
+"""What says nothing of the work: the same may be done a moment later."""
+
+
+async def offer(tools: Tools, ticket_id: str, *, must: bool = False) -> Change | None:
+    """Offer the ticket's head, or bring what was offered up to date; None when there is nothing new, or the forge says no.
+
+    With `must`, raises what passes.
+    """
     async with tools.database.reading() as session:
         ticket = await queries.get(session, ticket_id)
         project = await projects.get(session, ticket.project_id)
@@ -48,6 +57,8 @@ async def offer(tools: Tools, ticket_id: str) -> Change | None:
             tools.database, issue=ticket.github_issue_number, evidence=table, **fields
         )
     except Problem as problem:
+        if must and isinstance(problem, PASSING):
+            raise
         logger.warning("ticket_offer_failed", ticket_id=ticket_id, code=problem.code, reason=problem.message)
         return None
     async with tools.database.transaction() as session:
