@@ -6,7 +6,6 @@ import pytest
 
 from shopfloor.board import merge_service, queries
 from shopfloor.board.models import Ticket
-from shopfloor.board.steps import merge_queue
 from shopfloor.board.steps.integrate import integrate
 from shopfloor.board.steps.merge_queue import advance, notice_merges
 from shopfloor.board.steps.offer import offer
@@ -81,6 +80,6 @@ async def test_what_came_while_the_queue_merged_is_not_taken_for_merged(
         await mended(ground)
         return done
 
-    monkeypatch.setattr(merge_queue.branches, "merge", slowly)
+    monkeypatch.setattr(branches, "merge", slowly)
     ticket = await queue_merges_it(ground)
     assert (ticket.status, ticket.merge_commit) == ("building", None)

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from shopfloor.board import merge_queries, merge_service, queries
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules.merging import MergeState
-from shopfloor.board.steps import merge_queue
 from shopfloor.board.steps.integrate import integrate
 from shopfloor.board.steps.merge_queue import advance, enqueue_ready
 from shopfloor.evidence import queries as evidence
@@ -20,6 +19,7 @@ from shopfloor.forges.turns import ChangeBusy
 from shopfloor.kit.db import db_time
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.projects.models import Project
+from shopfloor.projects.steps import branches
 from tests.board.desk import Desk
 from tests.board.grounds import Ground
 from tests.board.test_merge_queue import queued, served, states
@@ -90,7 +90,8 @@ async def test_what_only_passes_is_tried_again(
         raise problem("not now")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Reviews, "open_change") if where == "offer" else (merge_queue.branches, "merge")), away)
+        place: tuple[object, str] = (Reviews, "open_change") if where == "offer" else (branches, "merge")
+        patch.setattr(*place, away)
         await advance(ground.tools, "prj-1")
         with pytest.raises(problem):
             await advance(ground.tools, "prj-1")

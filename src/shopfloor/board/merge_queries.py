@@ -121,6 +121,14 @@ async def batch_of(session: Session, run_id: str) -> int:
     return await session.scalar(mine) or 0
 
 
+async def merging_with(session: Session, row: QueuedMerge) -> Sequence[QueuedMerge]:
+    """The others that one run of checks found fit together with a queued merge, and that are not merged yet."""
+    if row.run_id is None:
+        return []
+    mine = (QueuedMerge.run_id == row.run_id, QueuedMerge.id != row.id, QueuedMerge.state == "merging")
+    return (await session.scalars(sa.select(QueuedMerge).where(*mine).order_by(QueuedMerge.id))).all()
+
+
 async def runs_of(session: Session, run: CheckRun) -> int:
     """How often this was checked."""
     same = (CheckRun.subject_id == run.subject_id, CheckRun.commit == run.commit, CheckRun.purpose == run.purpose)

@@ -262,8 +262,12 @@ async def _merge(tools: Tools, project: Project, row: QueuedMerge) -> bool:
 
 
 async def _out(tools: Tools, row: QueuedMerge, to: MergeState, why: str) -> bool:
+    """One is not merged. What was only checked together with it is checked without it."""
     async with tools.database.transaction() as session:
+        others = await merge_queries.merging_with(session, row)
         await _move(session, row.id, to, why)
+        for other in others:
+            await _again(session, other, other.batch, "another of its batch was not merged: checked without that one")
     return True
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from typing import Any
 
 from shopfloor.board import queries, service
+from shopfloor.board.models import Ticket
 from shopfloor.evidence import queries as evidence
 from shopfloor.forges import queries as changes
 from shopfloor.forges.models import Change
@@ -13,6 +15,7 @@ from shopfloor.forges.turns import ChangeBusy
 from shopfloor.kit import log
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.projects import queries as projects
+from shopfloor.projects.models import Project
 from shopfloor.workorders.steps import Tools
 
 logger = log.get(__name__)
@@ -20,6 +23,20 @@ logger = log.get(__name__)
 
 PASSING = (Unavailable, ChangeBusy, BranchMoved)
 """What says nothing of the work: the same may be done a moment later."""
+
+
+def _fields(project: Project, ticket: Ticket) -> dict[str, Any]:
+    """Of its Draft."""
+    return {
+        "work_order_id": ticket.ticket_id,
+        "repository_url": project.repository_url,
+        "base_branch": ticket.base_branch,
+        "base_commit": ticket.base_commit,
+        "head_branch": ticket.branch,
+        "head_commit": ticket.head_commit,
+        "title": ticket.title,
+        "body": ticket.description,
+    }
 
 
 async def offer(tools: Tools, ticket_id: str, *, must: bool = False) -> Change | None:
@@ -35,16 +52,7 @@ async def offer(tools: Tools, ticket_id: str, *, must: bool = False) -> Change |
         table = await evidence.evidence_table(session, ticket_id, ticket.head_commit)
         there = await changes.get(session, ticket.change_id) if ticket.change_id else None
         standing = await evidence.proven(session, ticket_id, ticket.head_commit)
-    fields = {
-        "work_order_id": ticket_id,
-        "repository_url": project.repository_url,
-        "base_branch": ticket.base_branch,
-        "base_commit": ticket.base_commit,
-        "head_branch": ticket.branch,
-        "head_commit": ticket.head_commit,
-        "title": ticket.title,
-        "body": ticket.description,
-    }
+    fields = _fields(project, ticket)
     said = json.dumps([fields, table, ticket.github_issue_number])
     offered = hashlib.sha256(said.encode()).hexdigest()
     if there is not None:
