@@ -130,6 +130,21 @@ async def test_what_is_not_done_any_more_is_not_merged(ground: Ground, change: d
     assert "1.txt" not in ground.files("main")
 
 
+async def test_what_was_checked_only_together_with_one_that_is_not_merged_is_checked_again(ground: Ground) -> None:
+    await with_check(ground)
+    await queued(ground, "tkt-1", {"1.txt": "x\n"})
+    await queued(ground, "tkt-2", {"bad.txt": "x\n"})
+    await advance(ground.tools, "prj-1")
+    async with ground.database.transaction() as session:  # with the other's work beside it, it passes
+        await session.execute(sa.update(CheckRun).values(state="done", verdict="passed"))
+    await advance(ground.tools, "prj-1")
+    async with ground.database.transaction() as session:
+        (await queries.locked(session, "tkt-1")).status = "building"
+    await served(ground)
+    assert await states(ground) == {"tkt-1": "left", "tkt-2": "refused"}
+    assert "bad.txt" not in ground.files("main")
+
+
 async def test_a_check_that_could_not_be_judged_is_tried_again_and_then_left_to_a_person(ground: Ground) -> None:
     """An outage says nothing of the work."""
     await with_check(ground)

@@ -83,8 +83,9 @@ async def automatic(session: Session, ticket_ids: Sequence[str]) -> list[dict[st
 
 
 async def ready(session: Session) -> Sequence[Ticket]:
-    """Tickets that are done, whose project merges by itself, and that were not in the queue with this head yet."""
-    before = sa.exists().where(QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit)
+    """Tickets that are done, whose project merges by itself, and that were not in the queue with this head since."""
+    mine = (QueuedMerge.ticket_id == Ticket.ticket_id, QueuedMerge.head_commit == Ticket.head_commit)
+    before = sa.exists().where(*mine, QueuedMerge.created_at >= Ticket.done_at)
     query = sa.select(Ticket).join(Project, Project.project_id == Ticket.project_id)
     query = query.where(Project.merge_queue, *_finished(), Ticket.head_commit.is_not(None), ~before)
     return (await session.scalars(query.order_by(Ticket.done_at, Ticket.ticket_id))).all()
@@ -118,6 +119,14 @@ async def batch_of(session: Session, run_id: str) -> int:
     """How many tickets were merged together for a run of checks, those who left since too."""
     mine = sa.select(sa.func.count()).select_from(QueuedMerge).where(QueuedMerge.run_id == run_id)
     return await session.scalar(mine) or 0
+
+
+async def merging_with(session: Session, row: QueuedMerge) -> Sequence[QueuedMerge]:
+    """The others that one run of checks found fit together with a queued merge, and that are not merged yet."""
+    if row.run_id is None:
+        return []
+    mine = (QueuedMerge.run_id == row.run_id, QueuedMerge.id != row.id, QueuedMerge.state == "merging")
+    return (await session.scalars(sa.select(QueuedMerge).where(*mine).order_by(QueuedMerge.id))).all()
 
 
 async def runs_of(session: Session, run: CheckRun) -> int:

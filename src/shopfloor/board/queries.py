@@ -13,6 +13,8 @@ from shopfloor.board.rules import ORDER, Approval, Column
 from shopfloor.board.rules.fold import Card, Proof
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence.models import Criterion, Evidence
+from shopfloor.evidence.queries import Standing
+from shopfloor.evidence.rules import Stand
 from shopfloor.kit import paging
 from shopfloor.kit.db import Session, db_time
 from shopfloor.kit.errors import Malformed, NotFound
@@ -237,6 +239,18 @@ async def newest_move(session: Session, ticket_id: str) -> TicketMove | None:
     """How a ticket came where it stands; None: it was made there."""
     query = sa.select(TicketMove).where(TicketMove.ticket_id == ticket_id).order_by(TicketMove.id.desc()).limit(1)
     return await session.scalar(query)
+
+
+def overrode_evidence(newest: TicketMove | None) -> bool:
+    """Whether the newest move let a ticket be done although it was not proven: somebody said so, with a reason."""
+    return newest is not None and any(gate["kind"] == "evidence" for gate in newest.overridden)
+
+
+async def unproven(session: Session, ticket: Ticket) -> list[Standing]:
+    """The criteria of a ticket that do not hold on its head, as far as is known; none where that was overridden when it got done."""
+    standings = (await evidence.standings(session, {ticket.ticket_id: ticket.head_commit}))[ticket.ticket_id]
+    found = [one for one in standings if one.verdict != Stand.PASSED]
+    return [] if found and overrode_evidence(await newest_move(session, ticket.ticket_id)) else found
 
 
 async def progress(session: Session, ticket: Ticket, own: Sequence[Task]) -> datetime:

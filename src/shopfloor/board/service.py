@@ -303,6 +303,8 @@ async def set_head(
         await _kept(session, ticket)
         return False
     ticket.progressed_at = cast("Any", db_time())
+    if ticket.merge_commit is not None:  # of the head before: this one is not merged, and wants a change of its own
+        await change(session, ticket, merge_commit=None, change_id=None)
     await _kept(session, ticket)
     proofs = (await queries.proofs(session, {ticket.ticket_id: head_commit})).get(ticket.ticket_id, {})
     fact = TicketHeadMoved(

@@ -27,6 +27,12 @@ class NotQueued(NotFound):
     """The ticket is not in the queue."""
 
 
+class BeingMerged(Conflict):
+    """The ticket is being merged at this moment."""
+
+    hint = "Send its ticket back to keep it from being merged, if it is not yet: POST /api/v1/tickets/{id}/regress."
+
+
 class QueueRequest(Body):
     """A ticket to merge when its turn comes."""
 
@@ -102,6 +108,9 @@ async def enqueue(project_id: ProjectId, body: QueueRequest, house: Tooled) -> Q
         if ticket.status != "done" or ticket.head_commit is None or ticket.merge_commit is not None:
             state = "merged already" if ticket.merge_commit else ticket.status
             raise NotReady(f"{ticket.ticket_id} is {state}" + ("" if ticket.head_commit else " and has no branch"))
+        if found := await queries.unproven(session, ticket):
+            named = "; ".join(f"{one.criterion.text[:80]!r} is {one.verdict}" for one in found[:5])
+            raise NotReady(f"{ticket.ticket_id} is not proven on its head: {named}")
         return QueuedView.model_validate(await merge_service.enqueue(session, ticket))
 
 
@@ -113,6 +122,8 @@ async def leave_queue(project_id: ProjectId, ticket_id: TicketId, house: Tooled)
         row = await merge_queries.queued(session, ticket_id)
         if row is None or row.state not in QUEUED or row.project_id != project.project_id:
             raise NotQueued(f"{ticket_id} is not in the queue of {project.name!r}")
+        if row.state == MergeState.MERGING:
+            raise BeingMerged(f"{ticket_id} is being merged")
         await merge_service.step_merge(session, row, MergeState.LEFT, "taken out by a person")
         return QueuedView.model_validate(row)
 

@@ -66,6 +66,8 @@ class State:
     tasks: Sequence[TaskSeen]
     criteria: Sequence[CriterionSeen]
     most_returns: int
+    settled: bool = False
+    """Merged, or done by the word of somebody who overrode the evidence: what is found of its head changes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class Step:
     """What is to be done. Doing it twice is doing it once."""
 
     what: str
-    """hold, lift, make, mend, retry, check, recheck, back, block, unblock, forward or nothing."""
+    """hold, lift, make, mend, retry, check, recheck, back, reopen, block, unblock, forward or nothing."""
     task_ids: Sequence[str] = ()
     to: str | None = None
     kind: BlockedClass | None = None
@@ -87,7 +89,7 @@ MOST_ERRORS = 2
 
 def next_step(state: State) -> Step:
     """The one next step. Repeated until there is nothing to do, it ends: going back is counted, everything else brings the ticket on."""
-    for look in (_holds, _cleared, _failure, _tasks, _evidence, _forward):
+    for look in (_holds, _unproven, _cleared, _failure, _tasks, _evidence, _forward):
         if step := look(state):
             return step
     return NOTHING
@@ -139,6 +141,16 @@ def _cleared(state: State) -> Step | None:
     if any(holds(state) for holds in STILL[BlockedClass(state.blocked_class or "dependency")]):
         return None
     return Step(what="unblock", reason="what was in its way is gone")
+
+
+def _unproven(state: State) -> Step | None:
+    """What is done is proven on its head. If it is so no more, it goes back to be proven anew, whoever drives its project."""
+    if state.status != Column.DONE or state.settled:
+        return None
+    if not (found := [one for one in state.criteria if one.verdict not in {"passed", "running"}]):
+        return None
+    named = "; ".join(f"{one.text[:120]!r} is {one.verdict}" for one in found[:5])
+    return Step(what="reopen", reason=f"it is not proven any more: {named}")
 
 
 def _waits(state: State) -> bool:

@@ -24,7 +24,7 @@ MERGE = Machine(
     {
         M.WAITING: {M.CHECKING, M.MERGING, M.REFUSED, M.LEFT},
         M.CHECKING: {M.WAITING, M.MERGING, M.REFUSED, M.LEFT},
-        M.MERGING: {M.MERGED, M.REFUSED, M.LEFT},
+        M.MERGING: {M.WAITING, M.MERGED, M.REFUSED, M.LEFT},
         M.MERGED: set(),
         M.REFUSED: set(),
         M.LEFT: set(),

@@ -8,7 +8,7 @@ from shopfloor.board.models import Ticket
 from shopfloor.board.rules import BlockedClass, Column, How
 from shopfloor.board.rules.flow import CriterionSeen, State, Step, TaskSeen, next_step
 from shopfloor.board.service import BOARD
-from shopfloor.board.steps.move import MoveRefused, move
+from shopfloor.board.steps.move import MoveRefused, move, move_back
 from shopfloor.board.steps.offer import offer
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence import rules as evidence_rules
@@ -100,6 +100,7 @@ async def state_of(session: Session, project: Project, ticket: Ticket, most_retu
             for one in standings
         ],
         most_returns=most_returns,
+        settled=ticket.merge_commit is not None or queries.overrode_evidence(newest),
     )
 
 
@@ -218,6 +219,11 @@ async def _block(tools: Tools, session: Session, project: Project, ticket: Ticke
     await service.block(session, ticket, step.kind or BlockedClass.FAILING_CHECKS, reason=step.reason, who=BOARD)
 
 
+async def _reopen(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
+    del tools, project
+    await move_back(session, ticket, Column.BUILDING, how=How.AUTO, by=BOARD, reason=step.reason)
+
+
 async def _unblock(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:
     del tools, project
     await service.unblock(session, ticket, reason=step.reason)
@@ -231,6 +237,7 @@ DOES = {
     "retry": _retry,
     "check": _check,
     "recheck": _recheck,
+    "reopen": _reopen,
     "block": _block,
     "unblock": _unblock,
 }

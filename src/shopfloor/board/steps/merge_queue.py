@@ -10,10 +10,11 @@ from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules import Column, How
 from shopfloor.board.rules.merging import MOST_RUNS, MOST_TOGETHER, MergeState, halved
 from shopfloor.board.steps.move import move, move_back
-from shopfloor.board.steps.offer import offer
+from shopfloor.board.steps.offer import PASSING, offer
 from shopfloor.events import log as events
 from shopfloor.evidence import service as checks
 from shopfloor.evidence.models import CheckRun
+from shopfloor.evidence.rules import Stand
 from shopfloor.forges.port import NotMergeable
 from shopfloor.kit import log
 from shopfloor.kit.db import Session
@@ -38,6 +39,10 @@ class Batch:
     fitting: list[tuple[QueuedMerge, Ticket]]
     unfit: list[tuple[QueuedMerge, str]]
     left: list[tuple[QueuedMerge, str]]
+
+
+class BeingChecked(Unavailable):
+    """A criterion of the ticket is being checked anew: what is found decides."""
 
 
 async def keep_merging(tools: Tools) -> None:
@@ -101,7 +106,7 @@ async def _try(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) -> b
         for row, why in batch.left:
             await _move(session, row.id, MergeState.LEFT, why)
         if not batch.fitting:
-            return True
+            return bool(batch.unfit or batch.left)
         wanted = await _checks(session, project, batch.fitting)
         run = None
         if wanted:
@@ -131,7 +136,13 @@ async def _batch(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) ->
     for row in rows:
         async with tools.database.reading() as session:
             ticket = await queries.get(session, row.ticket_id)
-        if away := _away(ticket, row):
+            try:
+                away = await _away(session, ticket, row)
+            except BeingChecked:
+                continue
+        if not away and ticket.base_branch not in {None, base.branch}:
+            away = f"it is merged into {ticket.base_branch}, and the queue checks what is merged into {base.branch}"
+        if away:
             left.append((row, away))
             continue
         merged = await tools.repositories.mergeable(url, commit, row.head_commit)
@@ -144,13 +155,18 @@ async def _batch(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) ->
     return Batch(commit, fitting, unfit, left)
 
 
-def _away(ticket: Ticket, row: QueuedMerge) -> str:
-    """Why a queued ticket is not what was queued; empty when it is."""
+async def _away(session: Session, ticket: Ticket, row: QueuedMerge) -> str:
+    """Why a queued ticket is not what was queued; empty when it is. Raises BeingChecked."""
     if ticket.archived_at is not None or ticket.status != Column.DONE:
         return "it is not done any more"
     if ticket.head_commit != row.head_commit:
         return "its branch has moved since it was queued: prove it again, then queue it again"
-    return ""
+    found = await queries.unproven(session, ticket)
+    if not found:
+        return ""
+    if all(one.verdict == Stand.RUNNING for one in found):
+        raise BeingChecked
+    return "it is not proven any more: " + "; ".join(f"{o.criterion.text[:80]!r} is {o.verdict}" for o in found[:5])
 
 
 async def _checks(
@@ -225,35 +241,44 @@ async def _judged_again(
 async def _merge(tools: Tools, project: Project, row: QueuedMerge) -> bool:
     """Merge one ticket's change, as everybody merges; a moved base is no harm, a moved head or conflict is told."""
     async with tools.database.reading() as session:
-        away = _away(await queries.get(session, row.ticket_id), row)
+        away = await _away(session, await queries.get(session, row.ticket_id), row)
     if away:
         return await _out(tools, row, MergeState.LEFT, away)
-    await offer(tools, row.ticket_id)
     try:
+        await offer(tools, row.ticket_id, must=True)
         change = await branches.merge(
             tools.database, tools.repositories, project, row.ticket_id, expected_head=row.head_commit
         )
-    except Unavailable:
+    except PASSING:
         raise
     except NotMergeable as problem:
         return await _out(tools, row, MergeState.REFUSED, f"{problem.message} {problem.hint}".strip())
     except Problem as problem:  # not its content: a right that is missing, a reviewer's word, a protected branch
         return await _out(tools, row, MergeState.LEFT, f"{problem.message} {problem.hint}".strip())
     async with tools.database.transaction() as session:
+        await note_merged(session, project, row.ticket_id, row.head_commit, change.merge_commit or "")
         await _move(session, row.id, MergeState.MERGED, f"merged as {(change.merge_commit or '')[:12]}")
-        await note_merged(session, project, row.ticket_id, change.merge_commit or "")
     return True
 
 
 async def _out(tools: Tools, row: QueuedMerge, to: MergeState, why: str) -> bool:
+    """One is not merged. What was only checked together with it is checked without it."""
     async with tools.database.transaction() as session:
+        others = await merge_queries.merging_with(session, row)
         await _move(session, row.id, to, why)
+        for other in others:
+            await _again(session, other, other.batch, "another of its batch was not merged: checked without that one")
     return True
 
 
-async def note_merged(session: Session, project: Project, ticket_id: str, merge_commit: str) -> None:
-    """The ticket's work is part of its base: what was proven before is proven once more, on the merged commit."""
+async def note_merged(session: Session, project: Project, ticket_id: str, head_commit: str, merge_commit: str) -> None:
+    """The ticket's work is part of its base: what was proven before is proven once more, on the merged commit.
+
+    A ticket whose branch stands elsewhere by now has work that is not merged: nothing is noted.
+    """
     ticket = await queries.locked(session, ticket_id)
+    if ticket.head_commit != head_commit:
+        return
     await service.set_merged(session, ticket, merge_commit)
     if wanted := await merge_queries.automatic(session, [ticket_id]):
         await checks.request_run(
@@ -280,7 +305,7 @@ async def notice_merges(tools: Tools) -> int:
     for ticket, merge_commit in found:
         async with tools.database.transaction() as session:
             project = await projects.get(session, ticket.project_id)
-            await note_merged(session, project, ticket.ticket_id, merge_commit)
+            await note_merged(session, project, ticket.ticket_id, ticket.head_commit or "", merge_commit)
     return len(found)
 
 
@@ -322,7 +347,7 @@ async def _checked_again(tools: Tools, ticket: Ticket, run: CheckRun) -> None:
     async with tools.database.transaction() as session:
         if await merge_queries.runs_of(session, run) < MOST_RUNS:
             project = await projects.get(session, ticket.project_id)
-            await note_merged(session, project, ticket.ticket_id, run.commit)
+            await note_merged(session, project, ticket.ticket_id, ticket.head_commit or "", run.commit)
 
 
 async def _reopen(tools: Tools, ticket_id: str, reason: str) -> None:
