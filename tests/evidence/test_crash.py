@@ -85,3 +85,14 @@ async def test_a_run_that_its_own_engine_dropped_is_taken_up_again(house: House)
             task.cancel()
     done = await house.done(run.run_id)
     assert (done.verdict, done.attempts) == ("passed", 2)
+
+
+async def test_a_run_is_not_taken_from_its_engine_by_a_look_right_after_its_claim(house: House) -> None:
+    """Whenever something is committed, a claim too, it is looked at once what nobody drives."""
+    looks: list[asyncio.Task[None]] = []
+    house.database.on_commit.append(lambda _: looks.append(asyncio.create_task(house.checks.tend())))
+    run = await requested(house.database, house.code, house.code.commit(RIGHT), "echo quick")
+    done = await house.done(run.run_id)
+    house.database.on_commit.pop()
+    await asyncio.gather(*looks)
+    assert (done.verdict, done.attempts) == ("passed", 1)
