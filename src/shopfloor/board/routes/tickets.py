@@ -153,7 +153,7 @@ async def change_ticket(ticket_id: TicketId, body: TicketPatch, house: Tooled) -
     async with house.database.reading() as session:
         now = (await queries.get(session, ticket_id)).status
     if body.status is not None and body.status != now:
-        said = {"by": somebody(body.by), "reason": body.reason, "override": body.override}
+        said: dict[str, Any] = {"by": somebody(body.by), "reason": body.reason, "override": body.override}
         also = partial(_set, given=given)
         ticket = await move(house, ticket_id, body.status, how=How.PATCH, also=also, **said)
         async with house.database.reading() as session:
