@@ -133,7 +133,7 @@ async def test_a_retired_criterion_no_longer_counts_and_its_proofs_stay(database
             await service.retire(session, one.criterion_id)
     assert await stands(database, A) == ["missing"]
     async with database.reading() as session:
-        assert len(await queries.ledger(session, "TKT-1")) == 1
+        assert len(await queries.of_criterion(session, one.criterion_id)) == 1
     assert len(await facts(database, "criteria.changed")) == 3
 
 
@@ -221,13 +221,13 @@ async def test_orders_without_end_leave_the_next_place_to_a_run_that_waits(
 
 
 async def test_a_check_is_written_down_once(database: Database, house: Sandboxes) -> None:
-    await added(database, COMMAND)
+    (one,) = await added(database, COMMAND)
     await asked(database)
     run = await claimed(database, house)
     assert run
     assert await asyncio.gather(*(found(database, run) for _ in range(4))) == [True] * 4
     async with database.reading() as session:
-        assert len(await queries.ledger(session, "TKT-1")) == 1
+        assert len(await queries.of_criterion(session, one.criterion_id)) == 1
     assert len(await facts(database, "evidence.recorded")) == 1
 
 

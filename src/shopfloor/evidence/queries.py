@@ -250,12 +250,6 @@ async def _running(session: Session, subjects: Mapping[str, str | None]) -> set[
     return found
 
 
-async def ledger(session: Session, subject_id: str) -> Sequence[Evidence]:
-    """Everything ever found of a subject's criteria, retired ones too, oldest first."""
-    query = sa.select(Evidence).join(Criterion, Criterion.criterion_id == Evidence.criterion_id)
-    return (await session.scalars(query.where(Criterion.subject_id == subject_id).order_by(Evidence.id))).all()
-
-
 async def of_criterion(session: Session, criterion_id: str) -> Sequence[Evidence]:
     """Everything ever found of one criterion, newest first."""
     query = sa.select(Evidence).where(Evidence.criterion_id == criterion_id).order_by(Evidence.id.desc())
