@@ -248,6 +248,17 @@ async def test_a_move_that_is_refused_changes_nothing_else(desk: Desk) -> None:
     assert (await desk.show(ticket))["title"] == "Mend the gate"
 
 
+@pytest.mark.parametrize("what", ["a stranger", "a circle"])
+async def test_a_change_that_is_refused_moves_nothing(desk: Desk, what: str) -> None:
+    """PATCH is one wish, the other way round."""
+    ticket = await desk.ticket()
+    other = "tkt-nope" if what == "a stranger" else await desk.ticket("Other", blocked_by=[ticket])
+    wish = {"status": "analyzing", "title": "Other", "blocked_by": [other]}
+    await desk.patch(f"/tickets/{ticket}", wish, expect=422 if what == "a stranger" else 409)
+    shown = await desk.show(ticket)
+    assert (shown["status"], shown["title"]) == ("backlog", "Mend the gate")
+
+
 async def test_explain_says_what_is_missing_and_who_can_pass_it(desk: Desk) -> None:
     ticket = await desk.ticket()
     await desk.post(f"/tickets/{ticket}/progress")

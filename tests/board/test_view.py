@@ -11,6 +11,7 @@ from shopfloor.board.rules.fold import Board, Card, Proof, apply
 from shopfloor.events.log import START, position, read_after
 from shopfloor.kit.db import Database
 from tests.board.desk import Desk
+from tests.support.between import between
 
 CRITERION = {"text": "It holds", "check": {"kind": "command", "command": "true"}}
 
@@ -79,6 +80,23 @@ async def test_a_client_that_applies_events_sees_what_the_tables_say(desk: Desk)
     await desk.ticket("There already", criteria=[CRITERION])
     view = await desk.get("/board/view", project="p")
     await live_a_little(desk)
+    assert await folded(desk.database, of_view(view), view["position"]) == await tables(desk.database)
+
+
+async def test_a_ticket_that_moves_back_while_the_columns_are_read_is_on_the_snapshot_once(desk: Desk) -> None:
+    """Backlog was read without it, analyzing is read after it left: its event would find no card to move."""
+    ticket = await desk.ticket()
+    await desk.post(f"/tickets/{ticket}/progress")
+
+    async def back() -> None:
+        await desk.post(f"/tickets/{ticket}/regress", {"reason": "not yet"})
+
+    def read_backlog(text: str, parameters: Any) -> bool:
+        return "tickets.status = " in text and "backlog" in parameters
+
+    with between(desk.database, read_backlog, back):
+        view = await desk.get("/board/view", project="p")
+    assert list(of_view(view)) == [ticket]
     assert await folded(desk.database, of_view(view), view["position"]) == await tables(desk.database)
 
 

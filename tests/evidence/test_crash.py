@@ -69,7 +69,7 @@ async def test_a_run_whose_engine_is_killed_goes_on_where_it_was(
         await checks.idle()
         assert (done.verdict, done.attempts, [one["number"] for one in done.results]) == ("passed", 2, [0, 1])
         async with database.reading() as session:
-            rows = await queries.ledger(session, "TKT-1")
+            rows = [row for item in run.checks for row in await queries.of_criterion(session, item["criterion_id"])]
             assert await sandboxes.live_count(session, "host-test") == 0
         assert [row.output for row in rows] == ["quick", "done"]
         assert await checks.bench.sandboxes.adapter("local").list() == []
@@ -85,3 +85,14 @@ async def test_a_run_that_its_own_engine_dropped_is_taken_up_again(house: House)
             task.cancel()
     done = await house.done(run.run_id)
     assert (done.verdict, done.attempts) == ("passed", 2)
+
+
+async def test_a_run_is_not_taken_from_its_engine_by_a_look_right_after_its_claim(house: House) -> None:
+    """Whenever something is committed, a claim too, it is looked at once what nobody drives."""
+    looks: list[asyncio.Task[None]] = []
+    house.database.on_commit.append(lambda _: looks.append(asyncio.create_task(house.checks.tend())))
+    run = await requested(house.database, house.code, house.code.commit(RIGHT), "echo quick")
+    done = await house.done(run.run_id)
+    house.database.on_commit.pop()
+    await asyncio.gather(*looks)
+    assert (done.verdict, done.attempts) == ("passed", 1)

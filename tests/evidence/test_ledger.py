@@ -18,6 +18,7 @@ from shopfloor.kit.engine import EngineRow
 from shopfloor.kit.errors import Forbidden, Problem
 from shopfloor.sandboxes.service import CapacityExhausted, Sandboxes
 from tests.evidence.conftest import project
+from tests.support.between import between
 
 A, B = "a" * 40, "b" * 40
 COMMAND = {"kind": "command", "command": "true"}
@@ -132,7 +133,7 @@ async def test_a_retired_criterion_no_longer_counts_and_its_proofs_stay(database
             await service.retire(session, one.criterion_id)
     assert await stands(database, A) == ["missing"]
     async with database.reading() as session:
-        assert len(await queries.ledger(session, "TKT-1")) == 1
+        assert len(await queries.of_criterion(session, one.criterion_id)) == 1
     assert len(await facts(database, "criteria.changed")) == 3
 
 
@@ -220,13 +221,13 @@ async def test_orders_without_end_leave_the_next_place_to_a_run_that_waits(
 
 
 async def test_a_check_is_written_down_once(database: Database, house: Sandboxes) -> None:
-    await added(database, COMMAND)
+    (one,) = await added(database, COMMAND)
     await asked(database)
     run = await claimed(database, house)
     assert run
     assert await asyncio.gather(*(found(database, run) for _ in range(4))) == [True] * 4
     async with database.reading() as session:
-        assert len(await queries.ledger(session, "TKT-1")) == 1
+        assert len(await queries.of_criterion(session, one.criterion_id)) == 1
     assert len(await facts(database, "evidence.recorded")) == 1
 
 
@@ -246,6 +247,23 @@ async def test_who_lost_a_run_can_write_nothing_more(database: Database, house: 
     assert await stands(database, A) == ["failed"]
 
 
+async def test_a_finding_that_comes_between_two_reads_is_not_overlooked(database: Database, house: Sandboxes) -> None:
+    """Neither as an open run nor as a verdict: a gate would pass on the one before."""
+    (one,) = await added(database, COMMAND)
+    await said(database, one.criterion_id, A, "passed")
+    await asked(database, again=True)
+    run = await claimed(database, house)
+    assert run
+
+    async def fails() -> None:
+        await found(database, run, "failed")
+        await ended(database, run)
+
+    with between(database, lambda text, _: "FROM check_runs" in text or "FROM evidence" in text, fails):
+        assert await stands(database, A) == ["running"]
+    assert await stands(database, A) == ["failed"]
+
+
 async def test_only_a_silent_engine_loses_its_run_however_old_the_run_is(database: Database, house: Sandboxes) -> None:
     """W08: liveness is the lease, never the age."""
     await added(database, COMMAND)
@@ -259,7 +277,7 @@ async def test_only_a_silent_engine_loses_its_run_however_old_the_run_is(databas
         async with database.transaction() as session:
             await session.execute(sa.update(EngineRow).values(seen_at=db_time(-silent)))
         async with database.reading() as session:
-            found = await queries.orphans(session, "e2", set(), silent_seconds=60)
+            found = await queries.orphans(session, "e2", silent_seconds=60)
         assert [one.run_id for one in found] == lost
 
 

@@ -103,7 +103,7 @@ async def test_a_held_task_waits_until_its_ticket_lets_it_start(world: World) ->
     task_id = await world.task(project, ticket_id="tkt-1", held=True)
     assert await world.dispatched() == []
     async with world.database.transaction() as session:
-        assert await service.hold(session, "tkt-1", phase="PHASE_IMPLEMENTATION", held=False, why="") == [task_id]
+        assert await service.hold(session, "tkt-1", held=False, why="") == [task_id]
     assert await world.dispatched() == [task_id]
 
 
@@ -114,7 +114,7 @@ async def test_a_task_that_is_held_while_it_runs_is_not_tried_again_until_it_is_
     assert await world.dispatched() == [task_id]
     for held, then in ((True, []), (False, [task_id])):
         async with world.database.transaction() as session:
-            await service.hold(session, "tkt-1", phase=None, held=held, why="rejected")
+            await service.hold(session, "tkt-1", held=held, why="rejected")
         if held:
             assert (await world.ends(task_id, AttemptState.FAILED)).status == "pending"
             async with world.database.transaction() as session:
@@ -200,7 +200,7 @@ async def test_nothing_is_started_that_was_stopped_between_choice_and_claim(worl
         if then == "cancel":
             await service.cancel(session, task_id)
         elif then == "hold":
-            await service.hold(session, "tkt-1", phase=None, held=True, why="")
+            await service.hold(session, "tkt-1", held=True, why="")
         else:
             await projects.change(session, project, autonomy=False)
     async with world.database.transaction() as session:

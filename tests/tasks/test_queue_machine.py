@@ -225,7 +225,7 @@ class Queue(RuleBasedStateMachine):
                 elif verb == "replace":
                     await graph.replace(session, await graph.locked(session, task_id), [other])
                 else:
-                    await service.hold(session, "tkt-1", phase=None, held=verb == "hold", why="")
+                    await service.hold(session, "tkt-1", held=verb == "hold", why="")
 
     async def _all(self, query: sa.Executable) -> list[Any]:
         async with self.world.database.reading() as session:

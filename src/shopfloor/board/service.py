@@ -252,7 +252,7 @@ async def hold_right(session: Session, ticket: Ticket) -> None:
     for held, changed in right.items():
         if changed:
             why = _why(ticket) if held else f"its ticket is in {ticket.status}"
-            await tasks.hold(session, ticket.ticket_id, phase=None, held=held, why=why, only=changed)
+            await tasks.hold(session, ticket.ticket_id, held=held, why=why, only=changed)
 
 
 def _why(ticket: Ticket) -> str:

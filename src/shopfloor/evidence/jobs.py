@@ -28,10 +28,12 @@ class Checks:
     hub: Hub
     engine: Engine
     background: Background
-    driven: dict[str, str] = field(default_factory=dict)
-    """Run id -> its sandbox, of the runs that this process drives."""
+    driven: set[str] = field(default_factory=set)
+    """The sandboxes of the runs that this process drives: one of each attempt, also when a run comes to it twice."""
     awake: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held until what was claimed is among the driven: to whoever looks in between, it is ours and dropped."""
 
     async def launch(self) -> None:
         """Take back what dead engines left, then begin to claim."""
@@ -67,22 +69,23 @@ class Checks:
         async with self.bench.database.reading() as session:
             if not await queries.anything_queued(session):
                 return False
-        async with self.bench.database.transaction() as session:
-            run = await service.claim(session, sandboxes, self.bench.engine_id, sandbox_type=settings.sandbox)
-        if run is None:
-            sandboxes.promised = 1
-            return False
-        assert run.sandbox_id
-        self.driven[run.run_id] = run.sandbox_id
+        async with self._claiming:
+            async with self.bench.database.transaction() as session:
+                run = await service.claim(session, sandboxes, self.bench.engine_id, sandbox_type=settings.sandbox)
+            if run is None:
+                sandboxes.promised = 1
+                return False
+            assert run.sandbox_id
+            self.driven.add(run.sandbox_id)
         self._idle.clear()
-        self.background.start(f"check_run {run.run_id}", self._drive(run))
+        self.background.start(f"check_run {run.run_id}", self._drive(run, run.sandbox_id))
         return True
 
-    async def _drive(self, run: CheckRun) -> None:
+    async def _drive(self, run: CheckRun, sandbox_id: str) -> None:
         try:
             await examine(self.bench, run)
         finally:
-            del self.driven[run.run_id]
+            self.driven.remove(sandbox_id)
             self.awake.set()
             if not self.driven:
                 self._idle.set()
@@ -101,10 +104,10 @@ class Checks:
         sqlite, lease = self.bench.database.sqlite, self.engine.lease_seconds
         # After a silence of our own, others were silent too: they get a whole lease to be heard again.
         if sqlite or self.engine.steady_seconds >= lease:
-            async with self.bench.database.reading() as session:
-                left = await queries.orphans(
-                    session, self.bench.engine_id, set(self.driven), silent_seconds=None if sqlite else lease
-                )
+            async with self._claiming, self.bench.database.reading() as session:
+                silent = None if sqlite else lease
+                found = await queries.orphans(session, self.bench.engine_id, silent_seconds=silent)
+                left = [run for run in found if run.sandbox_id not in self.driven]
             for run in left:
                 async with self.bench.database.transaction() as session:
                     why = f"the engine {run.engine_id} that drove it is gone"
@@ -117,5 +120,5 @@ class Checks:
         async with self.bench.database.reading() as session:
             left = await queries.abandoned(session, self.bench.sandboxes.host_id)
         for sandbox_id, repository_url in left:
-            if sandbox_id not in self.driven.values():
+            if sandbox_id not in self.driven:
                 await release(self.bench, sandbox_id, repository_url)

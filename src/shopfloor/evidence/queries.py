@@ -120,16 +120,14 @@ async def anything_queued(session: Session) -> bool:
     return await session.scalar(query) is not None
 
 
-async def orphans(
-    session: Session, engine_id: str, driven: set[str], *, silent_seconds: float | None
-) -> list[CheckRun]:
-    """Runs that nobody drives: of engines that are gone (silent for so long; None: every other one), or dropped by this one."""
+async def orphans(session: Session, engine_id: str, *, silent_seconds: float | None) -> Sequence[CheckRun]:
+    """Running runs of engines that are gone (silent for so long; None: every other one), and of this one, which knows those it drives."""
     mine = CheckRun.engine_id == engine_id
     gone: sa.ColumnElement[bool] = sa.true()
     if silent_seconds is not None:
         gone = ~sa.exists().where(EngineRow.id == CheckRun.engine_id, EngineRow.seen_at > db_time(-silent_seconds))
     query = sa.select(CheckRun).where(CheckRun.state == RunState.RUNNING, sa.or_(mine, gone))
-    return [one for one in await session.scalars(query) if one.run_id not in driven]
+    return (await session.scalars(query)).all()
 
 
 async def abandoned(session: Session, host_id: str) -> list[tuple[str, str]]:
@@ -178,8 +176,9 @@ async def standings(session: Session, subjects: Mapping[str, str | None]) -> dic
     rows = (await session.scalars(query)).all()
     if not rows:
         return found
-    proofs = await _newest(session, subjects)
+    # The open runs first: a finding that is committed between two statements of PostgreSQL is then in one of them at least.
     running = await _running(session, subjects)
+    proofs = await _newest(session, subjects)
     outdated = await _outdated(session, rows, proofs.values())
     for row in rows:
         commit = subjects[row.subject_id]
@@ -249,12 +248,6 @@ async def _running(session: Session, subjects: Mapping[str, str | None]) -> set[
         done = {one["number"] for one in results}
         found |= {(one["criterion_id"], commit) for one in checks if one["criterion_id"] and one["number"] not in done}
     return found
-
-
-async def ledger(session: Session, subject_id: str) -> Sequence[Evidence]:
-    """Everything ever found of a subject's criteria, retired ones too, oldest first."""
-    query = sa.select(Evidence).join(Criterion, Criterion.criterion_id == Evidence.criterion_id)
-    return (await session.scalars(query.where(Criterion.subject_id == subject_id).order_by(Evidence.id))).all()
 
 
 async def of_criterion(session: Session, criterion_id: str) -> Sequence[Evidence]:

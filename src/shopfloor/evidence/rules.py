@@ -54,7 +54,6 @@ RUN = Machine(
     }
 )
 OPEN = (RunState.QUEUED, RunState.RUNNING)
-PURPOSES = ("criteria", "merged", "union")
 MOST_ATTEMPTS = 5
 """Engines that may die over a run before it counts as what kills them."""
 MOST_STARS = 8

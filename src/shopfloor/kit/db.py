@@ -234,9 +234,11 @@ class Database:
             return await to_its_end(loop.run_in_executor(self._alone.thread, self._alone.run, statement, parameters))
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncSession]:
-        """A consistent view for reading."""
+    async def reading(self, *, one_moment: bool = False) -> AsyncIterator[AsyncSession]:
+        """A view for reading. `one_moment`: all its statements see the same; else those of PostgreSQL may each see more (SQLite's never do)."""
         async with self._reached(), AsyncSession(self.reader, expire_on_commit=False) as session:
+            if one_moment and not self.sqlite:
+                await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             yield session
 
     @asynccontextmanager

@@ -64,11 +64,6 @@ async def of_order(session: Session, order_id: str) -> Task | None:
     return await session.scalar(sa.select(Task).where(Task.work_order_id == order_id))
 
 
-async def of_sandbox(session: Session, sandbox_id: str) -> Task | None:
-    """The task whose newest attempt runs in a sandbox."""
-    return await session.scalar(sa.select(Task).where(Task.sandbox_id == sandbox_id))
-
-
 async def tally(session: Session, ticket_ids: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
     """How many tasks of each ticket stand where: ticket -> column -> status -> count; a ticket without tasks is not in it."""
     query = (

@@ -3,8 +3,6 @@
 from typing import Any
 
 from shopfloor.auth.guard import Caller, NotYourSandbox
-from shopfloor.events import log as events
-from shopfloor.events.catalog.tasks import TaskChanged
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Conflict
 from shopfloor.tasks import graph, service
@@ -51,7 +49,7 @@ async def report(session: Session, task_id: str, caller: Caller, result: dict[st
         await service.move(session, task, TaskStatus(result["status"]), reason=result["summary"] or "said by a person")
     elif task.result != result:
         task.result = result
-        await _tell(session, task, "result")
+        await service.tell(session, task, "result")
     return task
 
 
@@ -67,7 +65,7 @@ async def converse(
         raise OtherConversation(f"the task runs in {task.sandbox_id}")
     if (task.conversation_id, task.sandbox_id) != (conversation_id, sandbox_id or task.sandbox_id):
         task.conversation_id, task.sandbox_id = conversation_id, sandbox_id or task.sandbox_id
-        await _tell(session, task, "conversation")
+        await service.tell(session, task, "conversation")
     return task
 
 
@@ -79,10 +77,3 @@ async def _own(session: Session, task: Task, caller: Caller) -> None:
     order = await orders.get(session, attempt.work_order_id)
     if order.attempts != attempt.number or caller.fencing != attempt.number:
         raise StaleFencing(f"the newest attempt is {order.attempts}")
-
-
-async def _tell(session: Session, task: Task, what: str) -> None:
-    await session.flush()
-    await session.refresh(task)
-    fact = TaskChanged(task_id=task.task_id, ticket_id=task.ticket_id, project_id=task.project_id, what=what)
-    await events.append(session, fact)

@@ -141,7 +141,7 @@ async def change(session: Session, task_id: str, scheduling: Scheduling, **colum
     if "timeout_seconds" in columns and columns["timeout_seconds"] and task.status == TaskStatus.RUNNING:
         order = await orders.locked(session, task.work_order_id or "")
         workorders.set_timeout(order, columns["timeout_seconds"])
-    await _tell(session, task, ", ".join(sorted(columns)))
+    await tell(session, task, ", ".join(sorted(columns)))
     return task
 
 
@@ -183,15 +183,13 @@ async def start(session: Session, task: Task, order: WorkOrder) -> None:
 
 
 async def hold(
-    session: Session, ticket_id: str, *, phase: str | None, held: bool, why: str, only: Sequence[str] | None = None
+    session: Session, ticket_id: str, *, held: bool, why: str, only: Sequence[str] | None = None
 ) -> list[str]:
-    """Hold the tasks of a ticket (of one column), or let them start; answers those it changed.
+    """Hold the tasks of a ticket (only these of them), or let them start; answers those it changed.
 
     One that runs goes on, but is not tried again while it is held.
     """
     wanted = [Task.ticket_id == ticket_id, Task.held.is_(not held), Task.status != TaskStatus.COMPLETED]
-    if phase is not None:
-        wanted.append(Task.phase == columns_of.column(phase))
     if only is not None:
         wanted.append(Task.task_id.in_(only))
     await _lock_ticket(session, ticket_id)
@@ -200,7 +198,7 @@ async def hold(
         task.held = held
         if task.status == TaskStatus.PENDING:
             task.reason = why
-        await _tell(session, task, "held" if held else "released")
+        await tell(session, task, "held" if held else "released")
         changed.append(task.task_id)
     return changed
 
@@ -210,7 +208,7 @@ async def note_gathered(session: Session, task_id: str) -> None:
     task = await queries.locked(session, task_id)
     if not task.gathered:
         task.gathered = True
-        await _tell(session, task, "gathered")
+        await tell(session, task, "gathered")
 
 
 async def set_waiting(session: Session, ticket_id: str, **columns: str | None) -> None:
@@ -246,7 +244,7 @@ async def _stop(session: Session, task_id: str, end: TaskStatus, reason: str) ->
     await session.flush()
     await _follow(session, task, order, Scheduling())
     if task.status == TaskStatus.RUNNING:
-        await _tell(session, task, "stopping")
+        await tell(session, task, "stopping")
     return task
 
 
@@ -280,7 +278,7 @@ async def force(session: Session, task_id: str) -> Task:
     if task.status in ENDED:
         raise TaskEnded(f"the task is {task.status}", hint="Retry it first.")
     task.forced, task.not_before = True, None
-    await _tell(session, task, "forced")
+    await tell(session, task, "forced")
     return task
 
 
@@ -302,7 +300,7 @@ async def _follow(session: Session, task: Task, order: WorkOrder, scheduling: Sc
     to = rules.follow(now, OrderStatus(order.status), stopping=stopping, another_try=another)
     if to == now:
         if changed:
-            await _tell(session, task, "sandbox")
+            await tell(session, task, "sandbox")
         return changed
     why = task.reason.removesuffix(STOPPING) if stopping == to else order.reason
     if to == TaskStatus.PENDING:
@@ -323,7 +321,7 @@ async def postpone(session: Session, task: Task, reason: str, seconds: float) ->
     task.reason = reason
     await session.flush()
     if not again:
-        await _tell(session, task, "postponed")
+        await tell(session, task, "postponed")
         logger.warning("task_postponed", task_id=task.task_id, reason=reason)
 
 
@@ -333,7 +331,8 @@ async def _lock_ticket(session: Session, ticket_id: str) -> None:
         await graph.lock(session, project_id)
 
 
-async def _tell(session: Session, task: Task, what: str) -> None:
+async def tell(session: Session, task: Task, what: str) -> None:
+    """Append the fact that something of a task changed."""
     await session.flush()
     await session.refresh(task)
     fact = TaskChanged(task_id=task.task_id, ticket_id=task.ticket_id, project_id=task.project_id, what=what)

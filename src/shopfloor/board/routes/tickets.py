@@ -1,5 +1,6 @@
 """The HTTP door of tickets: made, listed, changed, archived (TKT-01…03)."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -145,26 +146,23 @@ async def get_ticket(ticket_id: TicketId, house: Tooled) -> TicketDetail:
 
 @router.patch("/{ticket_id}")
 async def change_ticket(ticket_id: TicketId, body: TicketPatch, house: Tooled) -> TicketDetail:
-    """Change what is given; a `status` is a move like any other, and made first: when it is refused, nothing was changed (W23)."""
+    """Change what is given, all of it or nothing; a `status` is a move like any other, asked of the ticket as it was (W23)."""
     given = body.model_dump(exclude_unset=True)
     if missing := next((name for name in NEEDED if name in given and given[name] is None), None):
         raise Malformed(f"{missing} cannot be null", hint="Leave it out to keep it as it is.")
-    if body.status is not None:
-        await _moved(house, ticket_id, body.status, body)
+    async with house.database.reading() as session:
+        now = (await queries.get(session, ticket_id)).status
+    if body.status is not None and body.status != now:
+        said: dict[str, Any] = {"by": somebody(body.by), "reason": body.reason, "override": body.override}
+        also = partial(_set, given=given)
+        ticket = await move(house, ticket_id, body.status, how=How.PATCH, also=also, **said)
+        async with house.database.reading() as session:
+            return await detail(session, ticket)
     async with house.database.transaction() as session:
         _, ticket = await queries.locked_with_project(session, ticket_id)
         service.check_live(ticket)
         await _set(session, ticket, given)
         return await detail(session, ticket)
-
-
-async def _moved(house: Tools, ticket_id: str, to: str, body: TicketPatch) -> None:
-    async with house.database.reading() as session:
-        now = (await queries.get(session, ticket_id)).status
-    if to != now:
-        await move(
-            house, ticket_id, to, how=How.PATCH, by=somebody(body.by), reason=body.reason, override=body.override
-        )
 
 
 async def _set(session: Session, ticket: Ticket, given: dict[str, Any]) -> None:

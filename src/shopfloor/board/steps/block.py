@@ -33,7 +33,7 @@ async def _judge(tools: Tools, ticket_id: str, still: float) -> Ticket | None:
             return None
         state = await state_of(session, project, ticket, tools.settings.board.most_returns)
         silent = (await queries.moment(session) - state.progressed_at).total_seconds()
-        if silent < still or (cause := _cause(ticket, state)) is None:
+        if silent < still or (cause := _cause(state)) is None:
             return None
         kind, reason = cause
         await service.block(session, ticket, kind, reason=f"{reason}; nothing happened for {silent:.0f} s", who=BOARD)
@@ -52,7 +52,7 @@ async def undelivered(tools: Tools, ticket_id: str, problem: Problem) -> None:
             await service.block(session, ticket, BlockedClass.ENVIRONMENT, reason=reason[:2000], who=BOARD)
 
 
-def _cause(ticket: Ticket, state: State) -> tuple[BlockedClass, str] | None:
+def _cause(state: State) -> tuple[BlockedClass, str] | None:
     own = [task for task in state.tasks if task.phase == state.status]
     running = [task for task in own if task.status == "running"]
     checking = any(one.verdict == "running" for one in state.criteria)
@@ -75,7 +75,6 @@ def _cause(ticket: Ticket, state: State) -> tuple[BlockedClass, str] | None:
         BlockedClass.DEPENDENCY: _named("wait for others", waiting) if waiting else "it waits for other tickets",
         BlockedClass.WAITING_ON_CLARIFICATION: "nothing runs, and no gate opens by itself: somebody must say or do something",
     }
-    del ticket
     return (kind, told[kind]) if kind else None
 
 

@@ -82,26 +82,15 @@ class Likeness:
         return Index(self._model.texts(), self._model.texts())
 
     async def alike(
-        self,
-        session: Session,
-        project_id: str,
-        title: str,
-        description: str,
-        *,
-        threshold: float,
-        limit: int,
-        without: str | None = None,
+        self, session: Session, project_id: str, title: str, description: str, *, threshold: float, limit: int
     ) -> list[Candidate]:
         """The open tickets of a project, which was warmed, most like a text, best first."""
         known = self._known[project_id]
         _take(known, await _rows(session, project_id, known.upto))
-        found = known.index.alike(title, description, threshold=threshold, limit=limit + 1)
-        scores = {key: score for key, score in found if key != without}
+        scores = dict(known.index.alike(title, description, threshold=threshold, limit=limit))
         query = sa.select(Ticket.ticket_id, Ticket.title, Ticket.status).where(Ticket.ticket_id.in_(scores))
         rows = {row[0]: row for row in await session.execute(query)}
-        return [Candidate(key, rows[key][1], rows[key][2], score) for key, score in scores.items() if key in rows][
-            :limit
-        ]
+        return [Candidate(key, rows[key][1], rows[key][2], score) for key, score in scores.items() if key in rows]
 
 
 async def _rows(session: Session, project_id: str, since: datetime | None) -> list[Any]:

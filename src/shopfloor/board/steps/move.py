@@ -1,5 +1,6 @@
 """The one way a ticket changes its column: law, approval, blocks, dependencies, limits, gates; then history and fact."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shopfloor.board import queries, rules, service
@@ -71,18 +72,16 @@ async def move(
     reason: str = "",
     override: bool = False,
     expected: str | None = None,
+    also: Callable[[Session, Ticket], Awaitable[None]] | None = None,
 ) -> Ticket:
     """Move a ticket one column on (`to` None), or where it is told. `expected`: the column it must stand in, else it is left there.
 
-    Raises IllegalMove, MoveRefused with what is missing, ReasonNeeded, TicketNotFound.
+    `also`: done to the moved ticket in the same transaction: both or neither. Raises IllegalMove, MoveRefused with what is missing, ReasonNeeded, TicketNotFound.
     """
     if override and not reason.strip():
         raise ReasonNeeded
     for _ in range(TRIES):
-        async with tools.database.reading() as session:
-            ticket = await queries.get(session, ticket_id)
-            project = await projects.get(session, ticket.project_id)
-        seen = await gates.look(tools, project, ticket)
+        seen = await _look(tools, ticket_id)
         async with tools.database.transaction() as session:
             project, ticket = await queries.locked_with_project(session, ticket_id)
             service.check_live(ticket)
@@ -99,8 +98,17 @@ async def move(
             why = reason or ("its gates hold" if forward else "sent back")
             overridden = [finding.document() for finding in passed]
             await service.record_move(session, ticket, target, how=how, by=by, reason=why, overridden=overridden)
+            if also is not None:
+                await also(session, ticket)
             return ticket
     raise TicketUnsteady(f"{ticket_id} moved while its gates were looked at")
+
+
+async def _look(tools: Tools, ticket_id: str) -> gates.Seen:
+    async with tools.database.reading() as session:
+        ticket = await queries.get(session, ticket_id)
+        project = await projects.get(session, ticket.project_id)
+    return await gates.look(tools, project, ticket)
 
 
 async def move_back(session: Session, ticket: Ticket, to: str, *, how: How, by: str, reason: str) -> None:

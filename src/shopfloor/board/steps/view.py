@@ -19,7 +19,8 @@ from shopfloor.tasks import queries as tasks
 
 async def board(database: Database, project: str | None, *, limit: int) -> dict[str, Any]:
     """Every column with its first cards (BRD-01). Whoever applies the events after `position` sees what the tables say."""
-    async with database.reading() as session:
+    # A ticket that moves between two of these reads would be in both columns or in none, and its event not apply to the snapshot.
+    async with database.reading(one_moment=True) as session:
         position = await events.end(session)
         found = await projects.get(session, project) if project else None
         counts = await queries.counts(session, found.project_id if found else None)
