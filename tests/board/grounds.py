@@ -33,7 +33,8 @@ class Ground:
         self.work = repository(self.place / "work")
         self.origin = bare(self.work, self.place / "origin.git")
         self.house = Repositories(self.place / "repositories", protocols=frozenset({"file"}))
-        self.tools = cast("Tools", SimpleNamespace(database=self.database, repositories=self.house))
+        here = SimpleNamespace(host_id="host-test")
+        self.tools = cast("Tools", SimpleNamespace(database=self.database, repositories=self.house, sandboxes=here))
 
     async def project(self) -> None:
         """The project's row."""

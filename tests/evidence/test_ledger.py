@@ -281,6 +281,30 @@ async def test_only_a_silent_engine_loses_its_run_however_old_the_run_is(databas
         assert [one.run_id for one in found] == lost
 
 
+async def test_a_commit_that_one_host_alone_has_is_checked_there(database: Database, house: Sandboxes) -> None:
+    await added(database, COMMAND)
+    run = await asked(database, host_id="host-other")
+    assert run
+    async with database.transaction() as session:
+        session.add(EngineRow(id="other.1", host_id="host-other"))
+    assert await claimed(database, house) is None
+    async with database.reading() as session:
+        assert not await queries.anything_queued(session, "host-test")
+        assert await queries.anything_queued(session, "host-other")
+
+
+async def test_what_a_silent_host_alone_has_is_taken_up_by_another(database: Database, house: Sandboxes) -> None:
+    """Which finds the commit missing, and has it made anew."""
+    await added(database, COMMAND)
+    run = await asked(database, host_id="host-other")
+    assert run
+    async with database.transaction() as session:
+        session.add(EngineRow(id="other.1", host_id="host-other", seen_at=db_time(-600)))
+    taken = await claimed(database, house)
+    assert taken
+    assert taken.run_id == run.run_id
+
+
 async def test_a_run_that_kills_its_engines_is_given_up_as_not_judged(database: Database, tmp_path: Path) -> None:
     await added(database, COMMAND, COMMAND)
     await asked(database)

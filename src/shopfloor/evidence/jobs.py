@@ -67,7 +67,7 @@ class Checks:
         if len(self.driven) >= settings.max_runs:
             return False
         async with self.bench.database.reading() as session:
-            if not await queries.anything_queued(session):
+            if not await queries.anything_queued(session, sandboxes.host_id):
                 return False
         async with self._claiming:
             async with self.bench.database.transaction() as session:

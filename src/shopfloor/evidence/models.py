@@ -74,12 +74,14 @@ class CheckRun(Base):
     subject_id: Mapped[str] = mapped_column(sa.String(40))
     """A ticket, or whatever wants to know."""
     purpose: Mapped[str] = mapped_column(sa.String(20))
-    """`criteria`, `merged` or `union`."""
+    """`criteria`, `merged`, `union` (of a merge queue) or `live branches`."""
     project_id: Mapped[str | None] = mapped_column(sa.String(40), index=True)
     repository_url: Mapped[str] = mapped_column(sa.Text)
     base_commit: Mapped[str] = mapped_column(sa.String(64))
     """What may not be changed to pass is compared with this one."""
     commit: Mapped[str] = mapped_column(sa.String(64))
+    host_id: Mapped[str | None] = mapped_column(sa.String(40))
+    """The host that has this commit, when no origin has it."""
     checks: Mapped[list[Any]] = mapped_column(default=list)
     """Of `{number, criterion_id?, check, check_hash, line?, allow?}`; `line` is the shell line that is run, `allow` the hosts it may reach."""
     state: Mapped[str] = mapped_column(sa.String(20))

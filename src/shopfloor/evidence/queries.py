@@ -16,6 +16,9 @@ from shopfloor.projects.models import Project
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.sandboxes.rules import LIVE
 
+SILENT_SECONDS = 60.0
+"""A host whose engines have said nothing for so long is not waited for."""
+
 
 class CriterionNotFound(NotFound):
     """There is no such criterion."""
@@ -114,10 +117,16 @@ async def runs(
     return (await session.scalars(page)).all(), total or 0
 
 
-async def anything_queued(session: Session) -> bool:
-    """Whether a run waits to be taken up."""
-    query = sa.select(CheckRun.run_id).where(CheckRun.state == RunState.QUEUED).limit(1)
-    return await session.scalar(query) is not None
+def waiting(host_id: str) -> list[sa.ColumnElement[bool]]:
+    """Runs that a host may take up. A commit that only one host has is checked there; when that host is silent, by whoever finds it missing."""
+    alive = sa.exists().where(EngineRow.host_id == CheckRun.host_id, EngineRow.seen_at > db_time(-SILENT_SECONDS))
+    anywhere = sa.or_(CheckRun.host_id.is_(None), CheckRun.host_id == host_id, ~alive)
+    return [CheckRun.state == RunState.QUEUED, anywhere]
+
+
+async def anything_queued(session: Session, host_id: str) -> bool:
+    """Whether a run waits that this host may take up."""
+    return await session.scalar(sa.select(CheckRun.run_id).where(*waiting(host_id)).limit(1)) is not None
 
 
 async def orphans(session: Session, engine_id: str, *, silent_seconds: float | None) -> Sequence[CheckRun]:

@@ -115,36 +115,39 @@ async def request_run(
     commit: str,
     checks: Sequence[Mapping[str, Any]] | None = None,
     again: bool = False,
+    host_id: str | None = None,
 ) -> CheckRun | None:
     """Have checks run on a commit; the open run of the same subject, purpose and commit is answered as it is.
 
     `checks` are `{criterion_id?, check}`. None: all criteria that a run can judge and that have no finding on this commit (`again`: whether or
-    not they have one). Answers None when there is nothing to run.
+    not they have one). `host_id`: the only host that has the commit. Answers None when there is nothing to run.
     """
     if (found := await queries.open_run(session, subject_id, purpose, commit)) is not None:
         return found
     wanted = await _due(session, subject_id, commit, again=again) if checks is None else list(checks)
     if not wanted:
         return None
-    row = {
+    row = _row(project, wanted, subject_id=subject_id, purpose=purpose, base_commit=base_commit, commit=commit)
+    row["host_id"] = host_id
+    if not await _insert_once(session, row):  # another asked for the same at this moment
+        return await queries.open_run(session, subject_id, purpose, commit)
+    run = await queries.run(session, str(row["run_id"]))
+    await _tell_run(session, run, before="", after=RunState.QUEUED)
+    return run
+
+
+def _row(project: Project, wanted: Sequence[Mapping[str, Any]], **columns: str) -> dict[str, Any]:
+    return {
+        **columns,
         "run_id": ids.new("check", 12),
-        "subject_id": subject_id,
-        "purpose": purpose,
         "project_id": project.project_id,
         "repository_url": project.repository_url,
-        "base_commit": base_commit,
-        "commit": commit,
         "checks": [_planned(number, one, project) for number, one in enumerate(wanted)],
         "state": RunState.QUEUED,
         "reason": "",
         "results": [],
         "attempts": 0,
     }
-    if not await _insert_once(session, row):  # another asked for the same at this moment
-        return await queries.open_run(session, subject_id, purpose, commit)
-    run = await queries.run(session, str(row["run_id"]))
-    await _tell_run(session, run, before="", after=RunState.QUEUED)
-    return run
 
 
 async def _due(session: Session, subject_id: str, commit: str, *, again: bool) -> list[dict[str, Any]]:
@@ -187,7 +190,7 @@ async def claim(session: Session, sandboxes: Sandboxes, engine_id: str, *, sandb
         return None
     oldest = (
         sa.select(CheckRun.run_id)
-        .where(CheckRun.state == RunState.QUEUED)
+        .where(*queries.waiting(sandboxes.host_id))
         .order_by(CheckRun.created_at, CheckRun.run_id)
         .limit(1)
     )

@@ -35,6 +35,8 @@ QUEUED = frozenset({M.WAITING, M.CHECKING, M.MERGING})
 
 MOST_TOGETHER = 8
 """How many are tried together at first: a failure costs all their checks."""
+DATE = "2000-01-01T00:00:00Z"
+"""Of commits that are only checked, and given to nobody: the same branches are the same commit, wherever and whenever they are merged."""
 MOST_RUNS = 3
 """How often a merged commit is checked that could not be judged."""
 

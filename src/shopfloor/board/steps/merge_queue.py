@@ -8,7 +8,7 @@ from typing import Any
 from shopfloor.board import merge_queries, merge_service, queries, service
 from shopfloor.board.models import QueuedMerge, Ticket
 from shopfloor.board.rules import Column, How
-from shopfloor.board.rules.merging import MOST_RUNS, MOST_TOGETHER, MergeState, halved
+from shopfloor.board.rules.merging import DATE, MOST_RUNS, MOST_TOGETHER, MergeState, halved
 from shopfloor.board.steps.move import move, move_back
 from shopfloor.board.steps.offer import PASSING, offer
 from shopfloor.events import log as events
@@ -91,7 +91,7 @@ async def advance(tools: Tools, project_id: str) -> bool:
     if merging_now := [row for row in rows if row.state == MergeState.MERGING]:
         return await _merge(tools, project, merging_now[0])
     if checked := [row for row in rows if row.state == MergeState.CHECKING]:
-        return await _judge(tools, project, checked)
+        return await _judge(tools, checked)
     if rows:
         return await _try(tools, project, rows[: rows[0].batch or MOST_TOGETHER])
     return False
@@ -118,6 +118,7 @@ async def _try(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) -> b
                 base_commit=batch.commit,  # what was changed to pass was judged on each ticket's own branch
                 commit=batch.commit,
                 checks=wanted,
+                host_id=tools.sandboxes.host_id,
             )
         for row, _ in batch.fitting:
             to = MergeState.CHECKING if run else MergeState.MERGING
@@ -148,7 +149,8 @@ async def _batch(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) ->
         merged = await tools.repositories.mergeable(url, commit, row.head_commit)
         if merged.clean:
             words = f"Merge {ticket.branch}\n\n{ticket.title}"
-            commit = await tools.repositories.commit_merge(url, merged.tree, (commit, row.head_commit), words)
+            parents = (commit, row.head_commit)
+            commit = await tools.repositories.commit_merge(url, merged.tree, parents, words, date=DATE)
             fitting.append((row, ticket))
         elif commit == base.commit:
             unfit.append((row, f"it conflicts with {base.branch} in {', '.join(merged.conflicts[:10])}"))
@@ -179,7 +181,7 @@ async def _checks(
     return [*own, *await merge_queries.automatic(session, [ticket.ticket_id for _, ticket in fitting])]
 
 
-async def _judge(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) -> bool:
+async def _judge(tools: Tools, rows: Sequence[QueuedMerge]) -> bool:
     """Read what the check of a batch found: let it in, try half of it, or refuse the one that is left."""
     async with tools.database.reading() as session:
         run = await session.get(CheckRun, rows[0].run_id or "")
@@ -193,7 +195,7 @@ async def _judge(tools: Tools, project: Project, rows: Sequence[QueuedMerge]) ->
             for row in together:
                 await _again(session, row, row.batch, "another of its batch was taken out: checked without that one")
         elif run.verdict == "error":
-            await _judged_again(session, project, together, run, tries)
+            await _judged_again(session, together, run, tries)
         else:
             for row in together:
                 await _decided(session, row, run, len(together))
@@ -215,25 +217,11 @@ async def _decided(session: Session, row: QueuedMerge, run: CheckRun, together: 
         await _move(session, row.id, MergeState.REFUSED, f"merged with its base it does not pass: {why}")
 
 
-async def _judged_again(
-    session: Session, project: Project, rows: Sequence[QueuedMerge], run: CheckRun, tries: int
-) -> None:
-    """What could not be judged says nothing of the tickets: it is checked again, and in the end left to a person."""
-    again = None
-    if tries < MOST_RUNS:
-        again = await checks.request_run(
-            session,
-            subject_id=run.subject_id,
-            purpose=run.purpose,
-            project=project,
-            base_commit=run.base_commit,
-            commit=run.commit,
-            checks=run.checks,
-        )
+async def _judged_again(session: Session, rows: Sequence[QueuedMerge], run: CheckRun, tries: int) -> None:
+    """What could not be judged says nothing of the tickets: it is merged in memory and checked again, and in the end left to a person."""
     for row in rows:
-        if again:
-            mine = await session.get_one(QueuedMerge, row.id, with_for_update=True, populate_existing=True)
-            mine.run_id = again.run_id
+        if tries < MOST_RUNS:
+            await _again(session, row, len(rows), f"it could not be judged, tried again: {run.reason}")
         else:
             await _move(session, row.id, MergeState.LEFT, f"it could not be judged: {run.reason}")
 

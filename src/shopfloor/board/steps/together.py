@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from shopfloor.board import merge_queries, merge_service
 from shopfloor.board.models import Ticket
-from shopfloor.board.rules.merging import MOST_RUNS
+from shopfloor.board.rules.merging import DATE, MOST_RUNS
 from shopfloor.evidence import service as checks
 from shopfloor.kit.db import Session
 from shopfloor.projects import queries as projects
@@ -12,8 +12,6 @@ from shopfloor.projects.models import Project
 from shopfloor.workorders.steps import Tools
 
 PURPOSE = "live branches"
-DATE = "2000-01-01T00:00:00Z"
-"""Of a union's commits, which nobody is ever given: the same branches are the same commit, checked once."""
 MOST = 200
 
 
@@ -43,7 +41,7 @@ async def check_together(tools: Tools, seen: Seen, project_id: str) -> None:
     commit, fitting = await _merged(tools, project, base.commit, mine)
     if fitting:
         async with tools.database.transaction() as session:
-            await _request(session, project, commit, fitting)
+            await _request(session, project, commit, fitting, tools.sandboxes.host_id)
     seen.states[project_id] = state
 
 
@@ -62,7 +60,7 @@ async def _merged(tools: Tools, project: Project, base: str, tickets: list[Ticke
     return commit, fitting
 
 
-async def _request(session: Session, project: Project, commit: str, ticket_ids: list[str]) -> None:
+async def _request(session: Session, project: Project, commit: str, ticket_ids: list[str], host_id: str) -> None:
     """Once for a commit and a command; what could not be judged says nothing, and is tried again a few times."""
     wanted = {"kind": "command", "command": project.check_command}
     known = await merge_queries.union(session, project.project_id)
@@ -77,6 +75,7 @@ async def _request(session: Session, project: Project, commit: str, ticket_ids: 
         base_commit=commit,  # what was changed to pass is judged on each ticket's own branch
         commit=commit,
         checks=[{"check": wanted}],
+        host_id=host_id,
     )
     if run:
         await merge_service.set_union(session, project.project_id, commit, ticket_ids, run.run_id)
