@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from shopfloor.kit.db import Database
 from tests.support import postgres
@@ -13,6 +14,15 @@ from tests.support import postgres
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell starts what it sends to the background deaf to Ctrl-C, and so would be every program the tests send one to.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Its own way prints every frame's variables: seconds in which nothing else runs, and PostgreSQL ends a transaction that is idle for five.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")
