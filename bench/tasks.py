@@ -10,7 +10,9 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,19 +77,26 @@ async def fill(world: World, size: int) -> list[list[str]]:
     return chains
 
 
-async def clocked(work: Callable[[int], Awaitable[Any]], then: Callable[[], Awaitable[Any]] | None = None) -> float:
-    """Milliseconds that `work` takes, the median; `then`, not counted, puts things right again."""
-    took = []
-    for round_ in range(ROUNDS):
+@dataclass(frozen=True)
+class Probe:
+    """What is clocked; `then`, not counted, puts things right again."""
+
+    work: Callable[[int], Awaitable[Any]]
+    then: Callable[[], Awaitable[Any]] | None = None
+
+    async def clocked(self, round_: int) -> float:
+        """Milliseconds."""
         began = time.perf_counter()
-        await work(round_)
-        took.append((time.perf_counter() - began) * 1000)
-        if then:
-            await then()
-    return statistics.median(took[ROUNDS // 4 :])
+        await self.work(round_)
+        took = (time.perf_counter() - began) * 1000
+        if self.then:
+            await self.then()
+        return took
 
 
-async def measure(url: str, place: Path, size: int) -> dict[str, float]:
+@asynccontextmanager
+async def filled(url: str, place: Path, size: int) -> AsyncIterator[dict[str, Probe]]:
+    """A queue of `size`, and what is measured of it."""
     database = Database(url)
     await database.create_all()
     await database.close()
@@ -123,24 +132,35 @@ async def measure(url: str, place: Path, size: int) -> dict[str, float]:
             async with world.database.reading() as session:
                 await queries.tally(session, [f"tkt-{n}" for n in range(100)])
 
-        return {
-            "choose the next task": await clocked(choose),
-            "claim it (task, order, place)": await clocked(claim, end),
-            "look for a circle": await clocked(check),
-            "add a dependency": await clocked(add),
-            "sweep for what a crash left": await clocked(sweep),
-            "tally of 100 tickets": await clocked(page),
+        yield {
+            "choose the next task": Probe(choose),
+            "claim it (task, order, place)": Probe(claim, end),
+            "look for a circle": Probe(check),
+            "add a dependency": Probe(add),
+            "sweep for what a crash left": Probe(sweep),
+            "tally of 100 tickets": Probe(page),
         }
 
 
+async def measure(url: str, sizes: tuple[int, ...]) -> dict[str, list[float]]:
+    """Milliseconds at each size, the median; all sizes in turn, so that a busy moment of the machine meets them all."""
+    async with AsyncExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        queues = []
+        for size in sizes:
+            (here := place / str(size)).mkdir()
+            queues.append(await stack.enter_async_context(filled(url or f"sqlite:///{here}/bench.db", here, size)))
+        found: dict[str, list[float]] = {}
+        for name in queues[0]:
+            took = [[await queue[name].clocked(round_) for queue in queues] for round_ in range(ROUNDS)]
+            found[name] = [statistics.median(one) for one in zip(*took[ROUNDS // 4 :], strict=True)]
+    return found
+
+
 def curve(url: str, sizes: tuple[int, ...]) -> None:
-    found = []
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as place:
-            found.append(asyncio.run(measure(url or f"sqlite:///{place}/bench.db", Path(place), size)))
+    found = asyncio.run(measure(url, sizes))
     print(f"{'ms, median':<34}" + "".join(f"{size:>10,}" for size in sizes) + f"{'ratio':>8}{'goal':>8}")
-    for name in found[0]:
-        values = [one[name] for one in found]
+    for name, values in found.items():
         print(f"{name:<34}" + "".join(f"{v:>10.2f}" for v in values) + f"{values[-1] / values[0]:>8.2f}{GOAL:>8}")
 
 
@@ -231,6 +251,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--drain", type=int, default=1000, help="tasks that are run; 0: none")
     options, _ = parser.parse_known_args()
+    if options.url and len(options.sizes) > 1:
+        parser.error("one database holds one size: say --sizes too, with one number")
     curve(options.url, tuple(options.sizes))
     if options.drain:
         drain(options.drain)

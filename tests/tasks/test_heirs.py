@@ -14,6 +14,7 @@ from shopfloor.kit.db import Database
 from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.tasks import service
 from shopfloor.tasks.steps import dispatch as steps
+from shopfloor.tasks.steps.pick import successor
 from shopfloor.workorders import queries as orders
 from shopfloor.workorders.steps import Claimed
 from tests.tasks.world import Claims, World, opened
@@ -224,3 +225,13 @@ async def test_nothing_starts_behind_a_completed_task_without_a_place(full: Worl
     await leaving(full)
     await full.ends(first)
     assert await full.statuses(first, after) == ["completed", "pending"]
+
+
+async def test_what_waits_for_a_tasks_work_to_be_gathered_is_not_tried_before(world: World) -> None:
+    project = await world.project()
+    first = await world.task(project, ticket_id="tkt-1")
+    same = await world.task(project, ticket_id="tkt-1", depends_on=[first])
+    other = await world.task(project, ticket_id="tkt-2", depends_on=[first])
+    async with world.database.reading() as session:
+        found = await successor(session, await world.show(first))
+    assert (found.task.task_id if found else None, await world.statuses(same)) == (other, ["pending"])

@@ -149,7 +149,7 @@ async def follow(tools: Tools, claimer: Claimer, order_id: str) -> None:
         if (task := await queries.of_order(session, order_id)) is None:
             return
         done = (await orders.get(session, order_id)).status == OrderStatus.COMPLETED
-        waiting = await successor(session, task.task_id) if done else None
+        waiting = await successor(session, task) if done else None
     if waiting and (choice := await _choice(tools, waiting)) and await _start_after(tools, claimer, choice, bring):
         return
     async with tools.database.transaction() as session:

@@ -127,13 +127,14 @@ async def pick(session: Session, settings: Settings, but: Collection[str] = ()) 
     return None
 
 
-async def successor(session: Session, task_id: str) -> Candidate | None:
-    """Who may start as soon as a task is done: the first of those that wait for nothing else."""
+async def successor(session: Session, done: Task) -> Candidate | None:
+    """Who may start as soon as a task is done: the first of those that wait for nothing else, not even for its work to be gathered."""
     query = (
         sa.select(Task, Project)
         .join(TaskDependency, TaskDependency.task_id == Task.task_id)
         .join(Project, Project.project_id == Task.project_id)
-        .where(TaskDependency.depends_on == task_id, *_ready(Task, after=1))
+        .where(TaskDependency.depends_on == done.task_id, *_ready(Task, after=1))
+        .where(sa.or_(Task.ticket_id.is_(None), Task.ticket_id != done.ticket_id) if done.ticket_id else sa.true())
         .where(sa.or_(Project.autonomy.is_(True), Task.forced.is_(True)))
         .order_by(Task.rank, Task.task_id)
         .limit(1)
