@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,13 @@ VERBS = [
 async def fill(made: Desk, size: int) -> None:
     """A board as it becomes with time: some tickets on their way, the most of them done; tasks and criteria on each."""
     chance, now = random.Random(size), datetime.now(UTC).timestamp()
+    before = datetime.now(UTC) - timedelta(hours=1)
     columns = [name for name, number in SPREAD for _ in range(min(number, size))][:size]
     tickets, tasks, criteria = [], [], []
     for place, column in enumerate(columns):
         ticket_id = f"tkt-{place:06d}"
         title = f"{chance.choice(VERBS)} the {chance.choice(NOUNS)} of the {chance.choice(NOUNS)} {place}"
-        same = {"project_id": made.project_id, "priority": "medium", "rank": now + place}
+        same = {"project_id": made.project_id, "priority": "medium", "rank": now + place, "updated_at": before}
         tickets.append(same | {"ticket_id": ticket_id, "title": title, "status": column, "approval": "not_required"})
         task = {"task_id": f"tsk-{place:06d}", "ticket_id": ticket_id, "phase": "building", "status": "completed"}
         tasks.append(same | task | {"workflow_type": "agent_workflow_build"})

@@ -29,27 +29,43 @@ def place() -> Iterator[Path]:
         yield made
 
 
-def project_of(house: Platform, place: Path, answer: str) -> tuple[str, Path]:
-    origin = sample_repository(place, {"README.md": "# x\n", ".shopfloor/script.json": answering(answer)})
+def project_of(house: Platform, place: Path, answer: str, script: str = "") -> tuple[str, Path]:
+    files = {"README.md": "# x\n", ".shopfloor/script.json": script or answering(answer)}
+    origin = sample_repository(place, files)
     body = {"name": f"p-{place.name}", "repository_url": str(origin), "agent": "script", "autonomy": True}
     return str(house.post("/projects", body, expect=201)["project_id"]), origin
 
 
-def reviewed(house: Platform, project: str) -> dict[str, Any]:
-    """A ticket whose one criterion an agent judges, once it is done or waits for a person."""
+def ticket_of(house: Platform, project: str) -> str:
+    """A ticket whose one criterion an agent judges."""
     body = {
         "project": project,
         "title": "Say yes",
         "criteria": [{"text": "it reads well", "check": {"kind": "review", "by": "agent"}}],
         "tasks": [{"title": "Say it", "agent_options": {"script": WORK}}],
     }
-    ticket = house.post("/tickets", body, expect=201)["ticket_id"]
+    return str(house.post("/tickets", body, expect=201)["ticket_id"])
+
+
+def settled(house: Platform, ticket: str) -> dict[str, Any]:
+    """The ticket, once it is done or waits for a person."""
 
     def look() -> dict[str, Any] | None:
         shown: dict[str, Any] = house.get(f"/tickets/{ticket}")
         return shown if shown["status"] == "done" or shown["is_blocked"] else None
 
     return until(look, what=f"{ticket} to settle")
+
+
+def reviewed(house: Platform, project: str) -> dict[str, Any]:
+    """A ticket whose one criterion an agent judges, once it is done or waits for a person."""
+    return settled(house, ticket_of(house, project))
+
+
+def findings(house: Platform, ticket: str) -> list[dict[str, Any]]:
+    (criterion,) = house.get(f"/tickets/{ticket}/criteria")["criteria"]
+    found: list[dict[str, Any]] = house.get(f"/criteria/{criterion['criterion_id']}/evidence")["evidence"]
+    return found
 
 
 def test_what_a_reviewer_passes_is_proven_by_its_order(house: Platform, place: Path) -> None:
@@ -64,10 +80,35 @@ def test_what_a_reviewer_passes_is_proven_by_its_order(house: Platform, place: P
     assert "SHOPFLOOR-ANSWER.txt" not in files
 
 
-@pytest.mark.parametrize("answer", ['{"verdict": "failed", "reason": "too short"}', "looks good to me!", "[]"])
-def test_anything_but_a_clear_yes_is_no_proof(house: Platform, place: Path, answer: str) -> None:
-    project, _ = project_of(house, place, answer)
+def test_what_a_reviewer_fails_is_no_proof(house: Platform, place: Path) -> None:
+    project, _ = project_of(house, place, '{"verdict": "failed", "reason": "too short"}')
     assert reviewed(house, project)["status"] != "done"
+
+
+def test_a_reviewer_who_gives_no_verdict_is_asked_again_then_a_person_and_after_that_once_more(
+    house: Platform, place: Path
+) -> None:
+    project, _ = project_of(house, place, "looks good to me!")
+    shown = reviewed(house, project)
+    ticket = shown["ticket_id"]
+    assert (shown["blocked_class"], len(findings(house, ticket))) == ("environment", 3)
+    assert "could not be judged" in shown["blocked_reason"]
+    house.post(f"/tickets/{ticket}/unblock", {"reason": "try again"})
+    until(lambda: len(findings(house, ticket)) == 4, what="the fourth answer")
+    assert settled(house, ticket)["is_blocked"]
+
+
+def test_a_reviewer_whom_a_person_stopped_is_not_asked_again(house: Platform, place: Path) -> None:
+    project, _ = project_of(house, place, "", script=json.dumps([{"run": {"command": "sleep 600"}}]))
+    ticket = ticket_of(house, project)
+
+    def asked() -> str | None:
+        orders = house.get("/agent-work-orders", status="running", limit=100)["agent_work_orders"]
+        return next((one["agent_work_order_id"] for one in orders if "Judge whether" in one["initial_prompt"]), None)
+
+    house.post(f"/agent-work-orders/{until(asked, what='the reviewer to be asked')}/cancel")
+    assert settled(house, ticket)["is_blocked"]
+    assert len(findings(house, ticket)) == 1
 
 
 def test_an_agent_names_a_task(house: Platform, place: Path) -> None:

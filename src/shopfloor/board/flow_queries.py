@@ -8,6 +8,7 @@ from shopfloor.board import queries
 from shopfloor.board.models import Ticket, TicketDependency, TicketMove
 from shopfloor.board.queries import unmet
 from shopfloor.board.rules import LIMITS, ORDER, Approval, Column, How
+from shopfloor.board.rules.flow import MOST_ERRORS
 from shopfloor.evidence.models import Criterion, Evidence
 from shopfloor.evidence.rules import Verdict
 from shopfloor.forges import inbox
@@ -15,7 +16,9 @@ from shopfloor.forges.models import Delivery
 from shopfloor.kit.db import Session, db_time
 from shopfloor.projects.models import Project
 from shopfloor.tasks.models import Task
+from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.queries import told_of_orders
+from shopfloor.workorders.rules import OrderStatus
 
 NEAR = 20
 """How many tickets of a column are looked at when a place in the next one becomes free, at least."""
@@ -51,15 +54,17 @@ async def returns(session: Session, ticket: Ticket) -> int:
 
 
 async def errors(session: Session, ticket: Ticket) -> dict[str, int]:
-    """How often each criterion could not be judged on the ticket's head."""
+    """How often each criterion could not be judged on the ticket's head; a judge whom somebody stopped counts as if that were too often."""
+    judge = WorkOrder.agent_work_order_id == sa.func.substr(Evidence.said_by, len("agent:") + 1)
+    stopped = sa.exists().where(judge, WorkOrder.status == OrderStatus.CANCELLED)
     query = (
-        sa.select(Criterion.criterion_id, sa.func.count())
+        sa.select(Criterion.criterion_id, sa.func.sum(sa.case((stopped, MOST_ERRORS + 1), else_=1)))
         .join(Evidence, Evidence.criterion_id == Criterion.criterion_id)
         .where(Criterion.subject_id == ticket.ticket_id, Evidence.commit == ticket.head_commit)
         .where(Evidence.verdict == Verdict.ERROR, Evidence.check_hash == Criterion.check_hash)
         .group_by(Criterion.criterion_id)
     )
-    return {row[0]: row[1] for row in await session.execute(query)}
+    return {row[0]: int(row[1]) for row in await session.execute(query)}
 
 
 async def stirring(session: Session) -> list[str]:

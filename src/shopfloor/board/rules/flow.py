@@ -87,6 +87,11 @@ MOST_ERRORS = 2
 """How often the board has a criterion checked anew that could not be judged, before somebody must look at the place."""
 
 
+def judged_again(errors: int, found_at: datetime | None, unblocked_at: datetime | None) -> bool:
+    """Whether what could not be judged so often is judged once more: a few times, then once for each time that a person clears the way."""
+    return errors <= MOST_ERRORS or (found_at is not None and unblocked_at is not None and found_at <= unblocked_at)
+
+
 def next_step(state: State) -> Step:
     """The one next step. Repeated until there is nothing to do, it ends: going back is counted, everything else brings the ticket on."""
     for look in (_holds, _unproven, _cleared, _failure, _tasks, _evidence, _forward):
@@ -246,17 +251,14 @@ def _evidence(state: State) -> Step | None:
     if failed := [one for one in state.criteria if one.verdict == "failed"]:
         named = "; ".join(f"{one.text[:120]!r}: {one.reason[:300]}" for one in failed[:5])
         return _back(state, f"{len(failed)} criteria do not hold: {named}"[:2000])
-    if any(one.automatic and one.verdict == "error" and one.errors <= MOST_ERRORS for one in state.criteria):
+    errors = [one for one in state.criteria if one.verdict == "error"]
+    broken = [one for one in errors if not judged_again(one.errors, one.found_at, state.unblocked_at)]
+    if any(one.automatic and one not in broken for one in errors):
         return Step(what="recheck")
-    if broken := [one for one in state.criteria if one.verdict == "error" and _stands(state, one)]:
+    if broken:
         reason = f"{broken[0].text[:120]!r} could not be judged: {broken[0].reason[:300]}"
         return Step(what="block", kind=BlockedClass.ENVIRONMENT, reason=reason)
     return None
-
-
-def _stands(state: State, one: CriterionSeen) -> bool:
-    """No person cleared the way since it was found."""
-    return state.unblocked_at is None or one.found_at is None or one.found_at > state.unblocked_at
 
 
 def _forward(state: State) -> Step | None:

@@ -2,13 +2,16 @@
 
 import orjson
 
-from shopfloor.board import queries
+from shopfloor.board import flow_queries, queries
 from shopfloor.board.models import Ticket
 from shopfloor.board.rules import Column
+from shopfloor.board.rules.flow import judged_again
 from shopfloor.board.service import may_cost
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence import service as ledger
 from shopfloor.evidence.models import Criterion
+from shopfloor.evidence.queries import Standing
+from shopfloor.evidence.rules import Stand
 from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.errors import Problem
@@ -22,7 +25,7 @@ from shopfloor.workorders.steps.ask import HOW, NoAnswer, answer_of, ask
 
 logger = log.get(__name__)
 
-UNKNOWN = frozenset({"missing", "stale"})
+UNKNOWN = frozenset({Stand.MISSING, Stand.STALE})
 
 
 async def review(tools: Tools, ticket_id: str) -> None:
@@ -34,13 +37,21 @@ async def review(tools: Tools, ticket_id: str) -> None:
         if ticket.status != Column.TESTING or not (project.autonomy and may_cost(ticket)) or ticket.is_blocked:
             return
         standings = (await evidence.standings(session, {ticket_id: ticket.head_commit}))[ticket_id]
+        errors = await flow_queries.errors(session, ticket)
     for one in standings:
-        check = one.criterion.check or {}
-        if check.get("kind") == "review" and check.get("by") == "agent" and one.verdict in UNKNOWN:
-            await _ask(tools, project, ticket, one.criterion)
+        check, before = one.criterion.check or {}, errors.get(one.criterion.criterion_id, 0)
+        if check.get("kind") == "review" and check.get("by") == "agent" and _wanted(one, before, ticket):
+            await _ask(tools, project, ticket, one.criterion, before)
 
 
-async def _ask(tools: Tools, project: Project, ticket: Ticket, criterion: Criterion) -> None:
+def _wanted(one: Standing, errors: int, ticket: Ticket) -> bool:
+    if one.verdict == Stand.ERROR and one.evidence:
+        return judged_again(errors, one.evidence.created_at, ticket.unblocked_at)
+    return one.verdict in UNKNOWN
+
+
+async def _ask(tools: Tools, project: Project, ticket: Ticket, criterion: Criterion, before: int) -> None:
+    """`before`: how often it was asked in vain."""
     request = CreateAgentWorkOrderRequest(
         repository_url=project.repository_url,
         workflow_type="build",
@@ -53,6 +64,7 @@ async def _ask(tools: Tools, project: Project, ticket: Ticket, criterion: Criter
         ),
     )
     question = f"review:{criterion.criterion_id}:{ticket.head_commit}:{criterion.check_hash[:16]}"
+    question += f":{before}" if before else ""
     try:
         await ask(tools, question, request, ticket_id=ticket.ticket_id, spec_id=ticket.spec_id)
     except Problem as problem:
@@ -66,7 +78,7 @@ async def _take(tools: Tools, ticket_id: str) -> None:
         async with tools.database.transaction() as session:
             if (order := await workorders.take_answer(session, order_id)) is None:
                 continue
-            _, criterion_id, commit, asked = (order.question or "").split(":")
+            _, criterion_id, commit, asked, *_ = (order.question or "").split(":")
             criterion = await evidence.criterion(session, criterion_id)
             if criterion.retired_at is not None or not criterion.check_hash.startswith(asked):
                 continue  # another question by now
