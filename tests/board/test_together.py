@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from shopfloor.board import merge_queries
-from shopfloor.board.models import Union
+from shopfloor.board.models import Ticket, Union
 from shopfloor.board.steps.integrate import integrate
 from shopfloor.board.steps.together import Seen, check_together
 from shopfloor.evidence.models import CheckRun
 from shopfloor.kit.db import Database
+from shopfloor.projects.models import Project
 from tests.board.grounds import Ground
 from tests.board.test_chain import make, settled
 from tests.support.platform import Platform, folder, git, platform, sample_repository, until
@@ -117,6 +118,20 @@ async def test_nothing_is_run_that_nobody_asked_for(ground: Ground, off: str) ->
     async with ground.database.transaction() as session:
         await session.execute(sa.text(f"UPDATE projects SET {off}"))
     assert (await look(ground), await runs(ground)) == (None, 0)
+
+
+async def test_it_is_shown_as_long_as_one_of_its_branches_lives(ground: Ground) -> None:
+    for ticket in ("tkt-1", "tkt-2"):
+        await live(ground, ticket, {f"{ticket}.txt": "x\n"})
+    await look(ground)
+    shown = []
+    for ticket in ("tkt-1", "tkt-2"):
+        async with ground.database.transaction() as session:
+            await session.execute(sa.update(Ticket).where(Ticket.ticket_id == ticket).values(merge_commit="a" * 40))
+        async with ground.database.reading() as session:
+            found = await merge_queries.union_shown(session, await session.get_one(Project, "prj-1"))
+        shown.append(found is not None)
+    assert shown == [True, False]
 
 
 @pytest.fixture

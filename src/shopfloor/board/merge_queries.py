@@ -16,18 +16,19 @@ from shopfloor.projects.models import Project
 from shopfloor.tasks.models import Task
 from shopfloor.workorders.models import WorkOrder
 
+ALIVE = (Ticket.head_commit.is_not(None), Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
+"""Tickets whose branches are not merged yet."""
+
 
 async def live(session: Session, project_id: str) -> Sequence[Ticket]:
     """The project's tickets whose branches are not merged yet."""
-    mine = (Ticket.project_id == project_id, Ticket.head_commit.is_not(None))
-    open_ = (Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
-    return (await session.scalars(sa.select(Ticket).where(*mine, *open_).order_by(Ticket.ticket_id))).all()
+    query = sa.select(Ticket).where(Ticket.project_id == project_id, *ALIVE)
+    return (await session.scalars(query.order_by(Ticket.ticket_id))).all()
 
 
 async def projects_alive(session: Session) -> Sequence[str]:
     """Projects that have a live branch."""
-    alive = (Ticket.head_commit.is_not(None), Ticket.merge_commit.is_(None), Ticket.archived_at.is_(None))
-    return (await session.scalars(sa.select(Ticket.project_id).where(*alive).distinct())).all()
+    return (await session.scalars(sa.select(Ticket.project_id).where(*ALIVE).distinct())).all()
 
 
 async def queue(session: Session, project_id: str) -> Sequence[QueuedMerge]:
@@ -113,6 +114,15 @@ async def union(session: Session, project_id: str) -> tuple[Union, CheckRun] | N
     query = sa.select(Union, CheckRun).join(CheckRun, CheckRun.run_id == Union.run_id)
     row = (await session.execute(query.where(Union.project_id == project_id))).first()
     return (row[0], row[1]) if row else None
+
+
+async def union_shown(session: Session, project: Project) -> tuple[Union, CheckRun] | None:
+    """The same while it says something: it is wanted, and a branch of it is live."""
+    found = await union(session, project.project_id) if project.union_check else None
+    if found is None:
+        return None
+    here = sa.select(Ticket.ticket_id).where(Ticket.ticket_id.in_(found[0].ticket_ids), *ALIVE).limit(1)
+    return found if await session.scalar(here) else None
 
 
 async def batch_of(session: Session, run_id: str) -> int:

@@ -26,7 +26,7 @@ async def board(database: Database, project: str | None, *, limit: int) -> dict[
         counts = await queries.counts(session, found.project_id if found else None)
         pages = [await _page(session, found, column, None, limit) for column in ORDER]
         shown = await shown_cards(session, [ticket for rows, _ in pages for ticket in rows])
-        together = await merge_queries.union(session, found.project_id) if found else None
+        together = await merge_queries.union_shown(session, found) if found else None
     columns = [
         _column(column, found, counts[column], [shown[ticket.ticket_id] for ticket in rows], following)
         for column, (rows, following) in zip(ORDER, pages, strict=True)
