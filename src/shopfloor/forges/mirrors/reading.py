@@ -240,3 +240,13 @@ async def text(place: Place, commit: str, path: str, max_bytes: int = MAX_TEXT) 
     if shown.exit_code != 0:
         raise git.failure(("cat-file",), shown)
     return shown.stdout.decode(errors="replace")
+
+
+async def written(place: Place, base: str, head: str, path: str, max_bytes: int = MAX_TEXT) -> str | None:
+    """The text of a file that `head` has and `base` has not, or otherwise, cut off; None when that is not so, or it is no plain file."""
+    await require(place, base, head)
+    said = await git.run("diff-tree", "-z", "--raw", "--no-renames", base, head, "--", path, git_dir=place.orders)
+    facts, _, found = said.decode(errors="replace").rstrip("\0").partition("\0")
+    if found != path or facts.split()[1] not in FILES:
+        return None
+    return await text(place, head, path, max_bytes)
