@@ -74,11 +74,15 @@ def as_json(value: Any) -> None:
 
 
 def problem(found: Problem, *, json_wanted: bool = False) -> None:
-    """A problem on stderr: what is wrong, then what to do."""
+    """A problem on stderr: what is wrong, what each gate wants and who may pass it as it is, then what to do."""
     if json_wanted:
         print(json.dumps(found.document(), default=str), file=sys.stderr)
         return
     print(f"{paint('error:', 'bold red', sys.stderr)} {clean(found.message)}", file=sys.stderr)
+    for gate in found.document().get("missing", []):
+        who = str(gate["who_may_override"]).replace("override=true and a reason", "--override --reason …")
+        line = clean(f"{gate['gate']}: {gate['missing']}; may override: {who}")
+        print(f"{paint('missing:', 'yellow', sys.stderr)} {line}", file=sys.stderr)
     if found.hint:
         print(f"{paint('hint:', 'cyan', sys.stderr)} {clean(found.hint)}", file=sys.stderr)
 
