@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from shopfloor.auth.guard import Caller, person, task_caller
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries as projects
 from shopfloor.tasks import queries, results, rules
 from shopfloor.tasks.models import Task
@@ -33,7 +34,7 @@ async def list_results(
     house: Tooled,
     status: TaskStatus | None = None,
     ticket: Annotated[str | None, Query(max_length=40)] = None,
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> ResultList:
     """What tasks ended with, newest first."""

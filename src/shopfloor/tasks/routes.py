@@ -10,6 +10,7 @@ from shopfloor.agents import service as agents
 from shopfloor.auth.guard import Caller, person, task_caller
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Malformed
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
 from shopfloor.projects.rules import column
@@ -118,7 +119,7 @@ async def list_tasks(
     ticket: Annotated[str | None, Query(max_length=40)] = None,
     q: Annotated[str, Query(max_length=200)] = "",
     sort: Annotated[str, Query(max_length=40)] = "-created_at",
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TaskList:
     """Tasks, newest first unless sorted otherwise (TSK-01)."""
@@ -153,7 +154,7 @@ async def timed_out(house: Tooled) -> TimedOutList:
 @router.get("/cancellable", dependencies=[Person])
 async def cancellable(
     house: Tooled,
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TaskList:
     """Tasks that wait or run (TSK-14)."""
