@@ -144,6 +144,18 @@ async def test_dependencies_are_read_added_replaced_removed_and_checked(
     assert (await ask(client, "DELETE", f"{path}/{three}", 404))["code"] == "dependency_not_found"
 
 
+@pytest.mark.parametrize("kind", ["project", "ticket", "task"])
+async def test_there_is_no_graph_of_what_there_is_not(client: httpx.AsyncClient, project: str, kind: str) -> None:
+    """OTH-01: an empty graph would say that nothing waits."""
+    found = await ask(client, "GET", f"/graph/dependency-graph/{kind}/nothing", 404)
+    assert found["code"] == f"{kind}_not_found"
+
+
+async def test_a_ticket_without_tasks_has_an_empty_graph(client: httpx.AsyncClient, project: str) -> None:
+    found = await ask(client, "GET", f"/graph/dependency-graph/ticket/{await ticket_of(client)}")
+    assert found["nodes"] == []
+
+
 async def test_what_waits_or_runs_can_be_cancelled(client: httpx.AsyncClient, project: str) -> None:
     """TSK-08, TSK-14"""
     task_id = (await make(client))["task_id"]

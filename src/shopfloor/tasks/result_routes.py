@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from shopfloor.auth.guard import Caller, person, task_caller
 from shopfloor.kit.paging import Cursor
@@ -75,6 +75,7 @@ async def dependency_graph(
     kind: Literal["project", "ticket", "task"],
     id_: Annotated[str, Path(max_length=100)],
     house: Tooled,
+    request: Request,
     shape: Annotated[Literal["json", "mermaid"], Query(alias="format")] = "json",
 ) -> Graph | Response:
     """What waits for what: of a project, of a ticket, or everything before and behind a task."""
@@ -84,6 +85,9 @@ async def dependency_graph(
         elif kind == "task":
             await queries.get(session, id_)
         tasks, edges, more = await queries.graph(session, kind, id_, limit=MOST_NODES)
+        # Without tasks it may be a ticket that nobody knows. The board, above us, says so in `state.ticket`.
+        if kind == "ticket" and not tasks and (look := getattr(request.app.state, "ticket", None)):
+            await look(session, id_)
     if shape == "mermaid":
         nodes = [(task.task_id, task.title, task.status) for task in tasks]
         return Response(rules.mermaid(nodes, edges), media_type="text/vnd.mermaid")
