@@ -103,6 +103,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, lined_up:
         print("  ".join(cells).rstrip())
 
 
+def rest(page: dict[str, Any]) -> None:
+    """That there is more than a page of a list, and how to see it; nothing after the last."""
+    if page["next_cursor"]:
+        note(f"{page['total_count']} in all; --limit shows more, --cursor {clean(page['next_cursor'])} the next")
+
+
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Named values, one a line; empty ones are left out."""
     kept = [(name, clean(value)) for name, value in pairs if value not in (None, "")]
