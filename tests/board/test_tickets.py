@@ -85,6 +85,14 @@ async def test_filters_say_what_tickets_must_be(desk: Desk) -> None:
     assert set(await ids(project="p", status="backlog")) == {one, other}
 
 
+async def test_a_search_of_too_many_words_is_refused(desk: Desk) -> None:
+    """Words that were left out would find what was not asked for."""
+    ticket = await desk.ticket("Mend a gate")
+    assert (await desk.get("/tickets", q="gate " * 10))["tickets"][0]["ticket_id"] == ticket
+    refused = await desk.call("GET", "/tickets", expect=422, q="gate " * 11)
+    assert (refused["code"], refused["detail"]) == ("too_many_words", "q has 11 words; a search takes 10")
+
+
 async def test_an_archived_ticket_is_off_the_board_and_its_tasks_do_not_run(desk: Desk) -> None:
     ticket = await desk.ticket(tasks=[{"title": "do it"}])
     await desk.call("DELETE", f"/tickets/{ticket}", expect=204)

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from shopfloor.auth import service as auth
 from shopfloor.kit.db import Session
@@ -110,6 +111,26 @@ async def test_pages_by_cursor_show_every_task_once(client: httpx.AsyncClient, p
         if not (cursor := page["next_cursor"]):
             break
     assert (len(seen), set(seen)) == (7, made)
+
+
+async def test_results_and_what_can_be_cancelled_are_filtered_searched_and_sorted(
+    client: httpx.AsyncClient, world: World, project: str
+) -> None:
+    """RES-01, TSK-14"""
+    await world.project("q")
+    one, two = [(await make(client, title=title))["task_id"] for title in ("Saw b", "Saw a")]
+    other = (await make(client, project="q", title="Saw c"))["task_id"]
+
+    async def ids(path: str, name: str, **query: Any) -> list[str]:
+        return [task["task_id"] for task in (await ask(client, "GET", path, params=query))[name]]
+
+    async def both(**query: Any) -> list[list[str]]:
+        return [await ids("/tasks/cancellable", "tasks", **query), await ids("/results", "results", **query)]
+
+    async with world.database.transaction() as session:
+        await session.execute(sa.update(Task).values(result=DONE))
+    assert await both(project="p", sort="title") == [[two, one]] * 2
+    assert await both(q="saw C") == [[other]] * 2
 
 
 async def test_a_bad_cursor_is_refused(client: httpx.AsyncClient, project: str) -> None:

@@ -190,7 +190,7 @@ def filtered(
     q: str = "",
     archived: bool = False,
 ) -> sa.Select[Any]:
-    """Tickets by what they must be."""
+    """Tickets by what they must be. Raises TooManyWords."""
     query = sa.select(Ticket)
     wanted = {
         Ticket.project_id: project_id,
@@ -203,10 +203,7 @@ def filtered(
     }
     query = query.where(*(column == value for column, value in wanted.items() if value is not None))
     query = query.where(Ticket.archived_at.is_not(None) if archived else Ticket.archived_at.is_(None))
-    for word in q.split()[:10]:
-        text = (Ticket.title, Ticket.description, Ticket.ticket_id)
-        query = query.where(sa.or_(*(column.icontains(word, autoescape=True) for column in text)))
-    return query
+    return paging.search(query, q, (Ticket.title, Ticket.description, Ticket.ticket_id))
 
 
 async def listing(

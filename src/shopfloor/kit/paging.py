@@ -16,6 +16,8 @@ from shopfloor.kit.errors import Malformed
 
 Cursor = Annotated[str | None, Query(max_length=8000, description="'next_cursor' of the page before.")]
 """The longest title is in it, in base64."""
+MOST_WORDS = 10
+"""Of a search: each is a look through every text."""
 
 
 class BadCursor(Malformed):
@@ -26,6 +28,12 @@ class BadCursor(Malformed):
 
 class UnknownSort(Malformed):
     """The list cannot be sorted by that."""
+
+
+class TooManyWords(Malformed):
+    """The search has too many words."""
+
+    hint = "Leave out those that many texts have."
 
 
 type Column = sa.orm.InstrumentedAttribute[Any]
@@ -53,12 +61,21 @@ def sort(word: str, sorts: Mapping[str, Column], id_: Column) -> Sort:
     return Sort(by, id_, word.startswith("-"))
 
 
+def search(query: sa.Select[Any], q: str, columns: Sequence[Column]) -> sa.Select[Any]:
+    """Those rows of `query` that have every word of `q` in one of the columns, whatever its case. Raises TooManyWords."""
+    if len(words := q.split()) > MOST_WORDS:
+        raise TooManyWords(f"q has {len(words)} words; a search takes {MOST_WORDS}")
+    for word in words:
+        query = query.where(sa.or_(*(column.icontains(word, autoescape=True) for column in columns)))
+    return query
+
+
 async def listing(
-    session: Session, query: sa.Select[Any], order: Sort, *, cursor: str | None, limit: int
+    session: Session, query: sa.Select[Any], order: Sort, *, cursor: str | None, limit: int, offset: int = 0
 ) -> tuple[Sequence[Any], str | None, int]:
     """A page of a query's rows, the cursor of the next one, and how many there are in all. Raises BadCursor."""
     total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
-    found = await session.scalars(after(query, order, cursor=cursor, limit=limit))
+    found = await session.scalars(after(query, order, cursor=cursor, limit=limit).offset(offset))
     return *page(found.all(), order, limit=limit), total or 0
 
 

@@ -184,7 +184,7 @@ async def listing(
     cursor: str | None = None,
     limit: int = 50,
 ) -> tuple[Sequence[Task], str | None, int]:
-    """A page of tasks, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor."""
+    """A page of tasks, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor, TooManyWords."""
     order = paging.sort(sort, SORTS, Task.task_id)
     query = sa.select(Task)
     wanted = {Task.status: status, Task.phase: phase, Task.project_id: project_id, Task.ticket_id: ticket_id}
@@ -195,10 +195,7 @@ async def listing(
         query = query.where(Task.result.is_not(None))
     if has_sandbox is not None:
         query = query.where(Task.sandbox_id.is_not(None) if has_sandbox else Task.sandbox_id.is_(None))
-    for word in q.split()[:10]:
-        query = query.where(
-            sa.or_(Task.title.icontains(word, autoescape=True), Task.description.icontains(word, autoescape=True))
-        )
+    query = paging.search(query, q, (Task.title, Task.description))
     return await paging.listing(session, query, order, cursor=cursor, limit=limit)
 
 

@@ -33,14 +33,25 @@ async def report_result(
 async def list_results(
     house: Tooled,
     status: TaskStatus | None = None,
+    project: Annotated[str | None, Query(max_length=100)] = None,
     ticket: Annotated[str | None, Query(max_length=40)] = None,
+    q: Annotated[str, Query(max_length=200)] = "",
+    sort: Annotated[str, Query(max_length=40)] = "-created_at",
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> ResultList:
-    """What tasks ended with, newest first."""
+    """What tasks ended with, newest first unless sorted otherwise."""
     async with house.database.reading() as session:
         rows, following, total = await queries.listing(
-            session, status=status, ticket_id=ticket, reported_only=True, cursor=cursor, limit=limit
+            session,
+            status=status,
+            project_id=(await projects.get(session, project)).project_id if project else None,
+            ticket_id=ticket,
+            reported_only=True,
+            q=q,
+            sort=sort,
+            cursor=cursor,
+            limit=limit,
         )
     shown = [_view(task) for task in rows]
     return ResultList(results=shown, total_count=total, has_more=following is not None, next_cursor=following)
