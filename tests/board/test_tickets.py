@@ -49,6 +49,25 @@ async def test_every_sort_pages_over_everything_once(desk: Desk, sort: str) -> N
     assert (len(seen), set(seen)) == (3, made)
 
 
+async def test_a_page_may_end_with_a_title_of_any_length(desk: Desk) -> None:
+    """A cursor holds the title it stands at."""
+    for letter in "一二三":
+        await desk.ticket(letter * 500)
+    first = await desk.get("/tickets", sort="title", limit=1)
+    rest = await desk.get("/tickets", sort="title", cursor=first["next_cursor"])
+    assert len(rest["tickets"]) == 2
+
+
+@pytest.mark.parametrize(("one", "other"), [("created_at", "-created_at"), ("-updated_at", "-created_at")])
+async def test_a_cursor_of_another_sort_is_refused(desk: Desk, one: str, other: str) -> None:
+    """It would go on at the wrong row."""
+    for number in range(2):
+        await desk.ticket(f"Number {number}")
+    first = await desk.get("/tickets", sort=one, limit=1)
+    refused = await desk.call("GET", "/tickets", expect=422, sort=other, cursor=first["next_cursor"])
+    assert refused["code"] == "bad_cursor"
+
+
 async def test_filters_say_what_tickets_must_be(desk: Desk) -> None:
     one = await desk.ticket("A red door", priority="HIGH", owner="ann", spec_id="s-1", require_approval=True)
     other = await desk.ticket("A blue door", description="hinges 100% oiled")
@@ -64,6 +83,14 @@ async def test_filters_say_what_tickets_must_be(desk: Desk) -> None:
         assert await ids(**{name: value}) == [other], name
     assert await ids(status="done") == []
     assert set(await ids(project="p", status="backlog")) == {one, other}
+
+
+async def test_a_search_of_too_many_words_is_refused(desk: Desk) -> None:
+    """Words that were left out would find what was not asked for."""
+    ticket = await desk.ticket("Mend a gate")
+    assert (await desk.get("/tickets", q="gate " * 10))["tickets"][0]["ticket_id"] == ticket
+    refused = await desk.call("GET", "/tickets", expect=422, q="gate " * 11)
+    assert (refused["code"], refused["detail"]) == ("too_many_words", "q has 11 words; a search takes 10")
 
 
 async def test_an_archived_ticket_is_off_the_board_and_its_tasks_do_not_run(desk: Desk) -> None:

@@ -10,7 +10,6 @@ from shopfloor.board.models import Ticket
 from shopfloor.board.routes.common import (
     Alike,
     ColumnWord,
-    Cursor,
     Limit,
     Person,
     ProjectName,
@@ -26,6 +25,7 @@ from shopfloor.board.steps.move import move
 from shopfloor.evidence import service as checks
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Malformed
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
 from shopfloor.projects.rules import column
