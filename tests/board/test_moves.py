@@ -254,6 +254,18 @@ async def test_many_movers_at_once_never_overfill_a_column(desk: Desk) -> None:
     assert len((await desk.get("/board/column/analyzing", project="p"))["tickets"]) == 2
 
 
+async def test_many_makers_at_once_never_overfill_the_backlog(desk: Desk) -> None:
+    """Its limit is asked where tickets enter it; what leaves it makes room."""
+    await desk.project(wip_limits={"backlog": 2})
+    made = [{"project": desk.project_id, "title": f"Number {number}", "force_create": True} for number in range(5)]
+    answers = await asyncio.gather(*(desk.client.post("/api/v1/tickets", json=one) for one in made))
+    assert sorted(answer.status_code for answer in answers) == [201, 201, 409, 409, 409]
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"wip_limit_reached"}
+    first = next(answer.json()["ticket_id"] for answer in answers if answer.status_code == 201)
+    await desk.post(f"/tickets/{first}/progress")
+    await desk.ticket()
+
+
 async def test_one_ticket_moved_by_many_at_once_moves_once_each(desk: Desk) -> None:
     """Two that saw the same gates do not both move it."""
     ticket = await desk.ticket()

@@ -169,6 +169,12 @@ async def _check(
     return [finding for _, finding in found]
 
 
+async def check_room(session: Session, project: Project, column: Column) -> None:
+    """Raises WipLimitReached when that column of a locked project takes in no new ticket."""
+    if full := await _full(session, project, column):
+        raise WipLimitReached(full.missing, hint="Move a ticket of that column on, or raise the project's wip_limits.")
+
+
 async def _full(session: Session, project: Project, to: Column) -> Finding | None:
     limit = rules.wip_limit(project.wip_limits, to)
     if limit is None:
