@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from shopfloor.board import service
 from shopfloor.board.models import Ticket
+from shopfloor.board.rules import LONGEST_TASK
 from shopfloor.board.steps.block import detect
 from shopfloor.kit.db import db_time
 from tests.board.desk import Desk
@@ -212,6 +213,17 @@ async def test_failing_evidence_is_its_own_class_and_gets_a_task(desk: Desk) -> 
     assert blocked.blocked_class == "failing_checks"
     (task,) = (await desk.get("/tasks", ticket=ticket))["tasks"]
     assert (task["title"], task["held"]) == ("Clear the way: Mend the gate", False)
+
+
+async def test_the_task_that_clears_the_way_of_a_long_ticket_fits(desk: Desk) -> None:
+    ticket = await desk.ticket(criteria=[CRITERION], description="x" * 120_000)
+    await desk.to_testing(ticket)
+    await desk.prove(ticket, "failed")
+    await desk.project(autonomy=True)
+    await detect(desk.tools, seconds=0)
+    (task,) = (await desk.get("/tasks", ticket=ticket))["tasks"]
+    assert len(task["description"]) == LONGEST_TASK
+    assert task["description"].endswith(f"are in ticket {ticket}.)")
 
 
 async def test_a_ticket_that_was_rejected_meanwhile_gets_no_task_to_clear_its_way(desk: Desk) -> None:
