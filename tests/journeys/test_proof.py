@@ -79,6 +79,10 @@ CHEATERS = {
         {"write": {"path": "unittest.py", "content": "raise SystemExit(0)\n"}},
     ],
     "ends the test before it fails": [{"write": {"path": "sums.py", "content": "import os\nos._exit(1)\n"}}],
+    "puts a package before the test": [{"write": {"path": "tests/test_sums/__init__.py", "content": EASY}}],
+    "skips the test": [
+        {"write": {"path": "sums.py", "content": "import unittest\ndef add(a, b):\n    raise unittest.SkipTest\n"}}
+    ],
 }
 
 
