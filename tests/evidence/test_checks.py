@@ -20,6 +20,7 @@ UNIT = "python3 -m unittest tests.test_app"
 COMMAND: dict[str, Any] = {"kind": "command", "command": UNIT}
 EASY = "import unittest\n\nclass T(unittest.TestCase):\n    def test_add(self):\n        pass\n"
 LIE = "print('Ran 1 test in 0.1s\\n\\nOK')\n"
+POM = "<modules><module>a</module></modules><dependencies><dependency><groupId>b</groupId></dependency></dependencies>"
 FETCH = """
 import sys, urllib.request, urllib.error
 try:
@@ -75,6 +76,28 @@ async def test_a_commit_that_touches_what_it_is_checked_by_proves_nothing(
     assert (verdict, named in reason) == ("failed", True)
 
 
+@pytest.mark.parametrize(
+    ("line", "build"),
+    [
+        ("make test", {"Makefile": "test:\n\tsh ./tools/run.sh\n"}),
+        ("npm test", {"package.json": '{"scripts": {"test": "sh tools/run.sh"}}'}),
+        ("sh verify.sh", {"verify.sh": "set -e\nsh ci/all && exit 0\n", "ci/all": "sh tools/run.sh\n"}),
+    ],
+)
+async def test_a_script_that_the_bases_own_files_run_may_not_be_changed(
+    house: House, line: str, build: dict[str, str]
+) -> None:
+    base = house.code.commit({**build, "tools/run.sh": UNIT, "tools/other.sh": "true"})
+    place = await reading.at_hand(house.bench.repositories, str(house.code.origin), base)
+    called = await reading.called(place, base, line)
+    changed = [rules.Touched(path=f"tools/{name}.sh", existed=True) for name in ("run", "other")]
+    assert rules.tampered(changed, None, line, called) == ["tools/run.sh (changed)"]
+    commit = house.code.commit({"tools/run.sh": "true\n"}, on=base)
+    await house.criterion(commit[:20], kind="command", command=line)
+    run = await house.done((await house.ask(commit[:20], commit, base_commit=base)).run_id)
+    assert (run.verdict, "tools/run.sh (changed)" in str(run.results)) == ("failed", True)
+
+
 async def test_new_tests_and_other_parts_of_a_harness_file_are_welcome(house: House) -> None:
     more = {
         "tests/test_more.py": FILES["tests/test_app.py"],
@@ -110,6 +133,11 @@ async def test_what_python_compiled_elsewhere_is_neither_read_nor_held_against_a
         ({"go.mod": "require (\n\tgithub.com/a/b v1.2.3 // indirect\n)\n"}, True),
         ({"go.mod": "replace github.com/a/b => ./easy\n"}, False),
         ({"settings.gradle": "include ':web'\n", "web/build.gradle": "test { enabled = true }\n"}, True),
+        ({"pom.xml": f"<project>{POM}</project>"}, True),
+        ({"pom.xml": f"<project><build/>{POM}</project>"}, False),
+        ({"pom.xml": f"<project>{POM.replace('<g', '<scope>test</scope><g')}</project>"}, False),
+        ({"pom.xml": f"<!DOCTYPE a><project>{POM}</project>"}, False),
+        ({"pom.xml": f"<project>{POM}"}, False),
         ({"build.gradle.kts": 'implementation("a:b:1.0")\n'}, True),
         ({"build.gradle.kts": "tasks.test { enabled = false }\n"}, False),
         ({"src/__init__.py": "", "src/sums.py": ""}, True),

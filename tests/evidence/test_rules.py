@@ -32,10 +32,10 @@ STEERING = (
     *("vitest.workspace.ts", "web/vitest.config.mts", ".mvn/jvm.config", ".cargo/config.toml", ".cargo/config"),
     *("bunfig.toml", ".yarnrc.yml", ".pnpmfile.cjs", ".c8rc.json", ".swcrc", ".rspec-local", "test_helper.rb"),
     *("phpunit.dist.xml", "rust-toolchain.toml", "buildSrc/build.gradle", "gradle/wrapper/gradle-wrapper.jar"),
-    *("build.gradle.kts", "settings.gradle", "project.json", "tsconfig.json", ".env", ".env.test", ".envrc"),
+    *("build.gradle.kts", "settings.gradle", "pom.xml", "project.json", "tsconfig.json", ".env", ".env.test", ".envrc"),
     *(".turbo/cache/a.tar.zst", ".pytest_cache/v/cache/lastfailed", "src/main/java/org/junit/Assert.java"),
 )
-BOTH = ("vite.config.ts", "pom.xml", "gradle.properties", ".npmrc", ".pnp.cjs", "build.rs", "nx.json", "turbo.json")
+BOTH = ("vite.config.ts", "gradle.properties", ".npmrc", ".pnp.cjs", "build.rs", "nx.json", "turbo.json")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ HARNESS = (
     *(".npmrc", ".yarnrc*", "**/.yarn/releases/**", "**/.yarn/plugins/**", ".pnp.*", ".pnpmfile.*"),
     *("phpunit.xml*", "phpunit.dist.xml", ".rspec", ".rspec-local", "spec_helper.rb", "rails_helper.rb"),
     *("test_helper.rb", ".simplecov", "**/.bundle/**"),
-    *("**/.mvn/**", "pom.xml", "gradle.properties", "gradlew*", "mvnw*", "**/gradle/wrapper/**", "**/buildSrc/**"),
+    *("**/.mvn/**", "gradle.properties", "gradlew*", "mvnw*", "**/gradle/wrapper/**", "**/buildSrc/**"),
     *("junit-platform.properties", "testng.xml", "**/META-INF/services/org.junit.*"),
     *("**/.cargo/config", "**/.cargo/config.toml", "rust-toolchain", "rust-toolchain.toml", "build.rs", "go.work"),
     *(".env", ".env.local", ".env.test*", ".envrc", "pyvenv.cfg"),
@@ -44,7 +44,6 @@ HARNESS = (
 """Protected also from being added: each of them can make a test pass that does not."""
 
 BOTH = (
-    "pom.xml",
     "vite.config.*",
     "build.rs",
     "gradle.properties",
@@ -92,6 +91,10 @@ PARTS: dict[str, tuple[str, ...] | re.Pattern[str]] = {
         *("test", "bench", "lib", "bin+", "profile.test", "profile.dev", "package.autotests", "package.build"),
         *("package.name", "workspace.exclude", "workspace.default-members", "workspace.members+", "patch", "replace"),
     ),
+    "pom.xml": (
+        *("parent", "packaging", "properties", "build", "profiles", "reporting", "repositories", "pluginRepositories"),
+        *("dependencyManagement", "steering", "modules+"),
+    ),
     "build.gradle": _BUILD,
     "build.gradle.kts": _BUILD,
     "settings.gradle": _SETTINGS,
@@ -110,6 +113,24 @@ SCRIPT_ENDINGS = frozenset({"js", "mjs", "cjs", "jsx", "ts", "mts", "cts", "tsx"
 
 SCRIPTS = ("*.sh", "*.bash", "*test*", "*check*", "*verify*", "*spec*", "*lint*", "bin/**", "ci/**", "scripts/**")
 """What a command names and looks like this is the check itself."""
+
+STEERING_DEPENDENCY = r"'(test|system)'|systemPath|junit|testng|surefire"
+"""Of a pom's dependencies, those that are its part `steering`."""
+
+READS = {
+    r"\bg?make\b": ("GNUmakefile", "makefile", "Makefile"),
+    r"\b(npm|npx|pnpm|yarn|bun)\b": ("package.json",),
+    r"\b(tox|nox)\b": ("tox.ini", "noxfile.py", "pyproject.toml"),
+    r"\b(poe|hatch|pdm|rye|pixi)\b": ("pyproject.toml",),
+    r"\b(just|task|rake)\b": ("justfile", ".justfile", "Taskfile.yml", "Taskfile.yaml", "Rakefile"),
+    r"\b(composer|deno)\b": ("composer.json", "deno.json", "deno.jsonc"),
+}
+"""What a shell line runs -> the files that it reads what to do from."""
+CALLED = (
+    *("*.sh", "*.bash", "ci/**"),
+    *(f"{folder}/*{word}*" for folder in ("bin", "script", "scripts", "tools") for word in ("test", "check", "verify")),
+)
+"""What these files or such a script name and looks like this is the check too. Less than of a command: they name sources as well."""
 
 SOURCE_ENDINGS = frozenset(
     {"py", "js", "ts", "jsx", "tsx", "mjs", "cjs", "go", "rb", "rs", "php", "java", "kt", "sh", "c", "cpp"}

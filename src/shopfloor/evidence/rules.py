@@ -249,9 +249,11 @@ def _parents(path: str) -> Iterable[str]:
         yield path
 
 
-def tampered(touched: Iterable[Touched], protects: Sequence[str] | None, command: str) -> list[str]:
+def tampered(
+    touched: Iterable[Touched], protects: Sequence[str] | None, command: str, called: Iterable[str] = ()
+) -> list[str]:
     """The files that were changed, deleted or added in a way that makes passing worth nothing, with what happened to them."""
-    whole = (*harness.TESTS, *named(command))
+    whole = (*harness.TESTS, *named(command), *(f"/{path}" for path in called))
     mine = tuple(protects) if protects is not None else (*whole, *harness.HARNESS, *harness.PARTS)
     found = []
     for file in touched:
@@ -287,6 +289,12 @@ def named(command: str) -> list[str]:
         words = command.split()
     found = [normpath(word) for word in words if re.fullmatch(r"(\./)?[\w./-]+", word) and "." != word != ".."]
     return [path for path in found if not path.startswith(("/", "..")) and matches(path, harness.SCRIPTS)]
+
+
+def calls(text: str) -> list[str]:
+    """The scripts that a file of the harness, or a script, names."""
+    found = {normpath(word) for word in re.findall(r"[\w./-]+", text)}
+    return sorted(path for path in found if not path.startswith(("/", "..")) and matches(path, harness.CALLED))
 
 
 def matches(path: str, globs: Iterable[str]) -> bool:

@@ -5,8 +5,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
+from xml.etree import ElementTree as ET
 
-from shopfloor.evidence import harness
+from shopfloor.evidence import harness, rules
 from shopfloor.evidence.queries import Finding
 from shopfloor.evidence.rules import Ground, Touched, Verdict
 from shopfloor.forges.mirrors import reading
@@ -21,6 +22,7 @@ MOST_BYTES = 4 << 20
 """Of a file that is looked into."""
 MOST_PARTS = 256 << 10
 """Of a file whose parts are compared: beyond it, it counts as changed."""
+MOST_SCRIPTS = 50
 NOTHING = "000000"
 FILES = frozenset({"100644", "100755"})
 type Parts = tuple[str, ...] | re.Pattern[str]
@@ -60,6 +62,23 @@ async def touched(place: Place, base: str, commit: str) -> list[Touched]:
     return found
 
 
+async def called(place: Place, base: str, line: str) -> list[str]:
+    """The scripts that a line runs by way of the base's own files: those that a build file names, and that they name in turn."""
+    read = [name for runs, names in harness.READS.items() if re.search(runs, line) for name in names]
+    found: list[str] = []
+    todo = [*read, *rules.named(line)]
+    while todo and len(found) < MOST_SCRIPTS:
+        path = todo.pop()
+        mode, size, blob = await _entry(place, base, path)
+        if mode not in FILES or size > MOST_PARTS or path in found:
+            continue
+        found.append(path)
+        if path in read or rules.matches(path, harness.CALLED):
+            text = await git.run("cat-file", "blob", blob, git_dir=place.orders)
+            todo += rules.calls(text.decode(errors="replace"))
+    return [path for path in found if path not in read]
+
+
 async def _same_parts(place: Place, base: str, commit: str, path: str, parts: Parts) -> bool:
     before, after = [await _parts(place, one, path, parts) for one in (base, commit)]
     if before is None or after is None:
@@ -89,10 +108,32 @@ async def _parts(place: Place, commit: str, path: str, parts: Parts) -> dict[str
         text = raw.decode()
         if isinstance(parts, re.Pattern):
             return _lines(text, parts)
-        said = tomllib.loads(text) if path.endswith(".toml") else json.loads(_bare(path, text) or "{}")
+        said = _read(path, text)
         return {part: _part(said, part.removesuffix("+")) for part in parts}
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, ET.ParseError):
         return None
+
+
+def _read(path: str, text: str) -> Any:
+    if path.endswith(".toml"):
+        return tomllib.loads(text)
+    return _pom(text) if path.endswith(".xml") else json.loads(_bare(path, text) or "{}")
+
+
+def _pom(text: str) -> dict[str, Any]:
+    """What a pom.xml says at its top, without spaces and comments."""
+    if re.search(r"<!(?!--)", text):
+        raise ValueError("a pom has no entities of its own")
+    said: dict[str, Any] = {}
+    for one in ET.fromstring(text) if text else ():  # noqa: S314 -- small, and without entities
+        name, *inner = _plain(one)
+        said.setdefault(name, []).extend(inner)
+    said["steering"] = [one for one in said.get("dependencies", []) if re.search(harness.STEERING_DEPENDENCY, str(one))]
+    return said
+
+
+def _plain(element: ET.Element) -> list[Any]:
+    return [element.tag.rpartition("}")[2], (element.text or "").strip(), *map(_plain, element)]
 
 
 def _lines(text: str, ordinary: re.Pattern[str]) -> dict[str, Any]:
