@@ -138,6 +138,13 @@ async def test_what_python_compiled_elsewhere_is_neither_read_nor_held_against_a
         ({"pom.xml": f"<project>{POM.replace('<g', '<scope>test</scope><g')}</project>"}, False),
         ({"pom.xml": f"<!DOCTYPE a><project>{POM}</project>"}, False),
         ({"pom.xml": f"<project>{POM}"}, False),
+        ({".gitattributes": "*.svg linguist-generated\n# kept\n*.png binary\n"}, True),
+        ({".gitattributes": "tests/* working-tree-encoding=UTF-7\n"}, False),
+        ({"requirements.txt": "requests[socks]>=2,<3  # why\nx==1 \\\n    --hash=sha256:ab\n"}, True),
+        ({"requirements.txt": "pytest @ file:./easy\n"}, False),
+        ({"requirements.txt": "-e ./easy\n"}, False),
+        ({"Gemfile": "gem 'rack', '~> 3.0'\n"}, True),
+        ({"Gemfile": "gem 'rspec', path: 'easy'\n"}, False),
         ({"build.gradle.kts": 'implementation("a:b:1.0")\n'}, True),
         ({"build.gradle.kts": "tasks.test { enabled = false }\n"}, False),
         ({"src/__init__.py": "", "src/sums.py": ""}, True),
@@ -202,8 +209,9 @@ async def test_code_that_ends_the_runner_early_proves_nothing_by_command_either(
         ("import os\nos._exit(0)\n", f"{UNIT} -k 'test_add|other'"),
         ("import os\nos._exit(0)\n", f"cd .\ntimeout -k 1 60 env A=1 {UNIT}"),
         ("import unittest\ndef add(a, b):\n    raise unittest.SkipTest\n", UNIT),
+        ("import atexit, os\natexit.register(os._exit, 0)\n" + FILES["app.py"], UNIT),
     ],
-    ids=["stderr with stdout", "quoted bar", "wrapped, second line", "skipped"],
+    ids=["stderr with stdout", "quoted bar", "wrapped, second line", "skipped", "another exit code"],
 )
 async def test_code_that_keeps_its_test_from_the_end_proves_nothing(house: House, app: str, command: str) -> None:
     verdict, reason = await house.verdict(house.code.commit({"app.py": app}), kind="command", command=command)

@@ -1,11 +1,14 @@
 """The law of evidence."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shopfloor.evidence import rules
+from shopfloor.evidence import harness, rules
 from shopfloor.evidence.rules import BadCheck, Stand, Touched, Verdict
+from shopfloor.evidence.steps import reading
 
 PATHS = st.from_regex(r"[a-z]{1,6}(/[a-z]{1,6}){0,3}(\.py)?", fullmatch=True)
 
@@ -250,6 +253,21 @@ NO_RUNS = (
         ("python -m unittest x", "Ran 1 test in 0.0s\n\nOK (skipped=1)", False),
         ("python -m unittest x", "Ran 2 tests in 0.0s\n\nOK (skipped=1)", True),
         ("python -m unittest x && python -m unittest y", "Ran 1 test\n\nOK\nRan 2 tests\n\nOK (skipped=1)", True),
+        ("python -m unittest x", "Ran 2 tests in 0.0s\n\nFAILED (failures=1)", False),
+        ("python -m unittest x; python -m unittest y", "Ran 1 test\n\nFAILED (errors=1)\nRan 1 test\n\nOK", False),
+        ("pytest x", "==== 1 failed, 3 passed in 0.1s ====", False),
+        ("pytest -q x", "3 passed, 1 error in 0.1s", False),
+        ("pytest -q x", "3 passed, 1 xfailed in 0.1s", True),
+        ("jest", "Tests:       1 failed, 2 passed, 3 total", False),
+        ("jest", "Tests:       2 passed, 2 total", True),
+        ("npx vitest run", " Test Files  1 passed (1)\n      Tests  1 failed | 2 passed (3)", False),
+        ("npx mocha", "  2 passing (3ms)\n  1 failing\n", False),
+        (
+            "cargo test",
+            "running 1 test\ntest result: FAILED. 0 passed\nrunning 1 test\ntest result: ok. 1 passed",
+            False,
+        ),
+        ("go test ./...", "--- PASS: TestX (0.00s)\n--- FAIL: TestY (0.00s)\nFAIL\nok  \tpkg\t0.01s", False),
         ("pytest x", "!!! _pytest.outcomes.Exit: bye !!!\n1 passed in 0.1s", False),
         ("cargo test", "running 2 tests\nok\ntest result: ok. 2 passed\nrunning 1 test\n", False),
         ("cargo test", "running 1 test\nrunning 2 tests\ntest result: ok. 2 passed\n", False),
@@ -270,6 +288,43 @@ NO_RUNS = (
 )
 def test_a_known_runner_must_say_that_a_test_passed(command: str, said: str, *, ran: bool) -> None:
     assert (rules.ran_none(command, said) == "") == ran
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["pytest", "python3 -m unittest", "go test", "cargo test", "jest", "mocha"],
+    ids=lambda line: line.split()[0],
+)
+@pytest.mark.parametrize(
+    "said", ["\n", "Ran 1 test\n", "OK (", "OK (a\n", "running 1 test\n", '"Action":"pass",', "1 a, ", "=", "ok \n"]
+)
+def test_output_made_to_be_slow_to_look_through_is_looked_through(line: str, said: str) -> None:
+    """A pattern that looked at each part of it from each other would take minutes."""
+    assert rules.ran_none(line, said * (65536 // len(said)))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("requirements.txt", "x" + "=a  " * 60000 + "@"),
+        ("requirements.txt", "x!=" + "!a" * 100000 + "@"),
+        ("build.gradle", "api" + " " * 200000 + "x"),
+        ("settings.gradle", "include" + " " * 200000 + "x"),
+        (".gitattributes", "a" + " diff" * 50000 + "!"),
+        ("Gemfile", "gem 'a'" + ", '1'" * 40000 + "!"),
+        ("go.mod", "require" + " " * 200000 + "x"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_line_made_to_be_slow_to_look_at_is_looked_at(path: str, text: str) -> None:
+    pattern = harness.PARTS[path]
+    assert isinstance(pattern, re.Pattern)
+    assert not pattern.fullmatch(text)
+
+
+@pytest.mark.parametrize("text", ['"' + '\\"' * 100000, "/*" * 100000, '"' + '\\"' * 1000 + "\\\n", "," * 100000 + "]"])
+def test_json_made_to_be_slow_to_read_is_read(text: str) -> None:
+    assert reading.bare("tsconfig.json", text) is not None
 
 
 @pytest.mark.parametrize(

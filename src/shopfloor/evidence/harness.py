@@ -64,10 +64,13 @@ NEAR = (
 """These steer what lies in their folder: welcome in a folder where the base has nothing, as a new package has them."""
 
 _BUILD = re.compile(
-    r"//.*|(implementation|api|compileOnly|runtimeOnly)\s*\(?\s*"
+    r"//.*|(implementation|api|compileOnly|runtimeOnly)\s*+\(?\s*+"
     r"(['\"][\w.:+@-]+['\"]|project\(\s*['\"][\w:.-]+['\"]\s*\)|libs\.[\w.]+)\s*\)?"
 )
-_SETTINGS = re.compile(r"//.*|(?P<grows>include\s*\(?\s*['\"][\w:./-]+['\"](\s*,\s*['\"][\w:./-]+['\"])*\s*\)?)")
+_SETTINGS = re.compile(r"//.*|(?P<grows>include\s*+\(?\s*+['\"][\w:./-]+['\"](\s*,\s*['\"][\w:./-]+['\"])*\s*\)?)")
+_REQUIRED = re.compile(
+    r"#.*|[\w.-]+(\[[\w,\s-]+\])?\s*+([<>=!~]{1,3}\s*+[\w.*+-]++\s*+,?\s*+)*+(;[^#\\]*)?(#.*)?\\?|--hash=\w+:\w+\s*\\?"
+)
 RUNNERS = ("jest", "vitest", "mocha", "ava", "tap", "chai", "@playwright/test", "cypress", "ts-jest", "babel-jest")
 PARTS: dict[str, tuple[str, ...] | re.Pattern[str]] = {
     "package.json": (
@@ -100,6 +103,14 @@ PARTS: dict[str, tuple[str, ...] | re.Pattern[str]] = {
     "settings.gradle": _SETTINGS,
     "settings.gradle.kts": _SETTINGS,
     "pnpm-workspace.yaml": re.compile(r"#.*|(?P<grows>-\s+['\"]?[\w@.][\w@./*-]*['\"]?)"),
+    # what a checkout makes of a file's bytes
+    ".gitattributes": re.compile(
+        r"#.*|\S+(\s+(-?(diff|merge)|diff=\w+|-?linguist-[\w-]+(=\w+)?|export-(ignore|subst)|binary))+"
+    ),
+    "requirements.txt": _REQUIRED,
+    "requirements-dev.txt": _REQUIRED,
+    "requirements-test.txt": _REQUIRED,
+    "Gemfile": re.compile(r"#.*|gem\s+['\"][\w-]+['\"](\s*,\s*['\"][~<>=!\s\w.]+['\"])*"),
     "go.mod": re.compile(r"//.*|require \(|\)|(require\s+)?[\w./~-]+\s+v[\w.+-]+(\s*// indirect)?|go [\d.]+"),
 }
 """Files that are often changed for good reasons -> the parts of them that steer tests: names (one with + may grow), or
@@ -145,20 +156,32 @@ STARTS = (
 """Where the name of a program stands in one command of a shell line: at its start, or behind what runs it."""
 
 RAN = (
-    (r"(pytest|py\.test)\b(?!\s+--(version|help))", r"\b[1-9]\d* passed\b", r"^!+ _pytest\.outcomes\.Exit"),
-    (r"unittest\b", r"^Ran [1-9]\d* tests?\b", r"^Ran (\d+) tests?\b(?:(?!^Ran )[\s\S])*^OK \([^)]*skipped=\1\b"),
-    # with GO below: each package says PASS before its `ok`, unless its TestMain or init ends it before
-    (r"go test\b", r"^\s*--- PASS: |\"Action\":\"pass\",.*\"Test\":", r"(?:\A|^(?!.*PASS$|coverage: ).*\n)ok\s"),
+    (
+        r"(pytest|py\.test)\b(?!\s+--(version|help))",
+        r"\b[1-9]\d* passed\b",
+        r"^!+ _pytest\.outcomes\.Exit|^=* ?(\d+ \w+, )*[1-9]\d* (failed|errors?)\b",
+    ),
+    (
+        r"unittest\b",
+        r"^Ran [1-9]\d* tests?\b(?:(?!^Ran )[\s\S])*^OK\b",
+        r"^Ran \d+ tests?\b[^\n]*\n\nFAILED|^Ran (\d+) tests?\b(?:(?!^Ran )[\s\S])*^OK \([^)\n]{0,200}skipped=\1\b",
+    ),
+    # with SURROUNDINGS: each package says PASS before its `ok`, unless its TestMain or init ends it before
+    (
+        r"go test\b",
+        r"^[ \t]*--- PASS: |\"Action\":\"pass\",[^}\n]{0,500}\"Test\":",
+        r"(?:\A|^(?!.*PASS$|coverage: ).*\n)ok\s",
+    ),
     (
         r"cargo (\S+ )?test\b",
         r"^test result: ok\. [1-9]",
-        r"^running [1-9]\d* tests?$(?:(?!^test result:)[\s\S])*(?:^running |\Z)",
+        r"^test result: FAILED|^running [1-9]\d* tests?$(?:(?!^test result:)[\s\S])*(?:^running |\Z)",
     ),
-    (r"(jest|vitest)\b", r"\b[1-9]\d* passed\b", None),
-    (r"mocha\b", r"^\s*[1-9]\d* passing\b", None),
+    (r"(jest|vitest)\b", r"\b[1-9]\d* passed\b", r"^[ \t]*Test(s|s:| Files| Suites:)\s+[1-9]\d* failed\b"),
+    (r"mocha\b", r"^[ \t]*[1-9]\d* passing\b", r"^[ \t]*[1-9]\d* failing$"),
 )
 """A known runner in a shell line -> what it prints only when a test ran and passed: without it an exit code of 0 shows nothing;
-and what it prints when tests were kept from their end."""
+and what it prints when tests failed or were kept from their end, whatever its exit code was turned into."""
 
 SURROUNDINGS = {"GOFLAGS": "-v"}
 """What `go test` needs in its environment to name the tests that passed."""

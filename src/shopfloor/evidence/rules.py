@@ -347,7 +347,7 @@ def ran_none(line: str, output: str) -> str:
             if not re.search(harness.STARTS + runner, command):
                 continue
             if not re.search(sign, output, re.MULTILINE) or (never and re.search(never, output, re.MULTILINE)):
-                return "the runner ended well, but did not say that any test passed, or that all came to their end: is the test there?"
+                return "the runner ended well, but did not say that any test passed, or said that some failed or were cut off: is the test there?"
     return ""
 
 

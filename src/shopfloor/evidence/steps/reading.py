@@ -117,7 +117,7 @@ async def _parts(place: Place, commit: str, path: str, parts: Parts) -> dict[str
 def _read(path: str, text: str) -> Any:
     if path.endswith(".toml"):
         return tomllib.loads(text)
-    return _pom(text) if path.endswith(".xml") else json.loads(_bare(path, text) or "{}")
+    return _pom(text) if path.endswith(".xml") else json.loads(bare(path, text) or "{}")
 
 
 def _pom(text: str) -> dict[str, Any]:
@@ -143,12 +143,12 @@ def _lines(text: str, ordinary: re.Pattern[str]) -> dict[str, Any]:
     return {"rest": [line for line, match in found if not match], "lines+": growing}
 
 
-def _bare(path: str, text: str) -> str:
+def bare(path: str, text: str) -> str:
     """JSON without the comments and last commas that some programs allow in it."""
     if path.endswith(("package.json", "composer.json")):
         return text
-    kept = r'("(?:\\.|[^"\\])*")'
-    text = re.sub(kept + r"|//[^\n]*|/\*[\s\S]*?\*/", lambda found: found[1] or " ", text)
+    kept = r'("(?:\\[\s\S]|[^"\\])*(?:"|\\?\Z))'
+    text = re.sub(kept + r"|//[^\n]*|/\*(?:[\s\S]*?\*/|[\s\S]*)", lambda found: found[1] or " ", text)
     return re.sub(kept + r"|,(?=\s*[}\]])", lambda found: found[1] or "", text)
 
 
