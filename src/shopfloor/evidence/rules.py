@@ -207,7 +207,10 @@ class Ground:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = frozenset(paths)
-        self._folders = {folder for path in self._paths for folder in _parents(path)}
+        self._folders: set[str] = set()
+        for folder in self._paths:
+            while (folder := folder.rpartition("/")[0]) and folder not in self._folders:
+                self._folders.add(folder)
 
     def has_nothing_beside(self, path: str) -> bool:
         """Whether its folder is a new one."""
@@ -242,11 +245,6 @@ class Ground:
             if name != module and "/" not in name and f"{name}/__init__.py" not in self._paths:
                 return self._below(name)
         return set()
-
-
-def _parents(path: str) -> Iterable[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
 
 
 def tampered(
