@@ -55,7 +55,7 @@ class Code:
     base: str = ""
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def commit(self, files: Mapping[str, str | Path | None], *, on: str | None = None) -> str:
+    def commit(self, files: Mapping[str, str | bytes | Path | None], *, on: str | None = None) -> str:
         """A commit on its own branch: these files written (None: deleted, a path: a link to it)."""
         branch = f"b{next(self.numbers)}"
         clone = self.origin.parent / f"clone-{branch}"
@@ -68,7 +68,7 @@ class Code:
                 (clone / name).symlink_to(content)
             else:
                 (clone / name).parent.mkdir(parents=True, exist_ok=True)
-                (clone / name).write_text(content)
+                (clone / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         git("add", "-A", cwd=clone)
         git("commit", "--allow-empty", "-qm", "work", cwd=clone)
         git("push", "-q", "origin", branch, cwd=clone)

@@ -1,11 +1,15 @@
 """What checks find, in real sandboxes over real commits, on both databases."""
 
+import py_compile
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shopfloor.evidence import queries, service
+from shopfloor.evidence import queries, rules, service
+from shopfloor.evidence.steps import reading
 from shopfloor.forges.mirrors import bundles
 from shopfloor.kit import git as host
 from shopfloor.sandboxes import queries as sandboxes
@@ -14,6 +18,9 @@ from tests.sandboxes.test_network import web
 
 UNIT = "python3 -m unittest tests.test_app"
 COMMAND: dict[str, Any] = {"kind": "command", "command": UNIT}
+EASY = "import unittest\n\nclass T(unittest.TestCase):\n    def test_add(self):\n        pass\n"
+LIE = "print('Ran 1 test in 0.1s\\n\\nOK')\n"
+POM = "<modules><module>a</module></modules><dependencies><dependency><groupId>b</groupId></dependency></dependencies>"
 FETCH = """
 import sys, urllib.request, urllib.error
 try:
@@ -53,6 +60,13 @@ async def test_a_commit_that_did_nothing_proves_nothing(house: House) -> None:
         ({"sitecustomize.py": "import os; os._exit(0)\n"}, UNIT, "sitecustomize.py (added)"),
         ({"package.json": '{"scripts": {"test": "true"}}'}, "npm test", "package.json (changed)"),
         ({"package.json": "{broken"}, "npm test", "package.json (changed)"),
+        (
+            {"tests/test_app/__init__.py": EASY},
+            UNIT,
+            "tests/test_app/__init__.py (added: comes before tests/test_app.py)",
+        ),
+        ({"easy/__init__.py": EASY, "tests/test_app": Path("../easy")}, UNIT, "comes before tests/test_app.py"),
+        ({"src/unittest.py": LIE}, f"PYTHONPATH=src {UNIT}", "src/unittest.py (added)"),
     ],
 )
 async def test_a_commit_that_touches_what_it_is_checked_by_proves_nothing(
@@ -62,12 +76,88 @@ async def test_a_commit_that_touches_what_it_is_checked_by_proves_nothing(
     assert (verdict, named in reason) == ("failed", True)
 
 
+@pytest.mark.parametrize(
+    ("line", "build"),
+    [
+        ("make test", {"Makefile": "test:\n\tsh ./tools/run.sh\n"}),
+        ("npm test", {"package.json": '{"scripts": {"test": "sh tools/run.sh"}}'}),
+        ("sh verify.sh", {"verify.sh": "set -e\nsh ci/all && exit 0\n", "ci/all": "sh tools/run.sh\n"}),
+    ],
+)
+async def test_a_script_that_the_bases_own_files_run_may_not_be_changed(
+    house: House, line: str, build: dict[str, str]
+) -> None:
+    base = house.code.commit({**build, "tools/run.sh": UNIT, "tools/other.sh": "true"})
+    place = await reading.at_hand(house.bench.repositories, str(house.code.origin), base)
+    called = await reading.called(place, base, line)
+    changed = [rules.Touched(path=f"tools/{name}.sh", existed=True) for name in ("run", "other")]
+    assert rules.tampered(changed, None, line, called) == ["tools/run.sh (changed)"]
+    commit = house.code.commit({"tools/run.sh": "true\n"}, on=base)
+    await house.criterion(commit[:20], kind="command", command=line)
+    run = await house.done((await house.ask(commit[:20], commit, base_commit=base)).run_id)
+    assert (run.verdict, "tools/run.sh (changed)" in str(run.results)) == ("failed", True)
+
+
 async def test_new_tests_and_other_parts_of_a_harness_file_are_welcome(house: House) -> None:
     more = {
         "tests/test_more.py": FILES["tests/test_app.py"],
         "package.json": FILES["package.json"].replace('"app"', '"better"'),
     }
     assert await house.verdict(house.code.commit(RIGHT | more), **COMMAND) == ("passed", "")
+
+
+async def test_what_python_compiled_elsewhere_is_neither_read_nor_held_against_anybody(house: House) -> None:
+    """An agent that ran the tests and added all files; or one that compiled an easier test, never to be compared with its source."""
+    name = f"tests/__pycache__/test_app.{sys.implementation.cache_tag}.pyc"
+    with tempfile.TemporaryDirectory() as made:
+        (easy := Path(made) / "easy.py").write_text(EASY)
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(str(easy), cfile=f"{made}/easy.pyc", invalidation_mode=mode, doraise=True)
+        compiled = (Path(made) / "easy.pyc").read_bytes()
+    assert await house.verdict(house.code.commit({name: compiled}), **COMMAND) == ("failed", "exit code 1")
+    assert await house.verdict(house.code.commit(RIGHT | {name: compiled}), **COMMAND) == ("passed", "")
+
+
+@pytest.mark.parametrize(
+    ("files", "welcome"),
+    [
+        ({"web/package.json": '{"scripts": {"test": "jest"}}', "web/vite.config.ts": "export default {}\n"}, True),
+        ({"package.json": FILES["package.json"][:-1] + ', "dependencies": {"left-pad": "1"}}'}, True),
+        ({"package.json": FILES["package.json"][:-1] + ', "dependencies": {"jest": "file:./easy"}}'}, False),
+        ({"package.json": FILES["package.json"][:-1] + ', "workspaces": ["web"]}'}, True),
+        ({"package.json": FILES["package.json"][:-1] + ', "workspaces": ["!web"]}'}, False),
+        ({"tsconfig.json": '{\n  // strict\n  "compilerOptions": {"strict": true,},\n}\n'}, True),
+        ({"tsconfig.json": '{"compilerOptions": {"paths": {"vitest": ["./easy"]}}}'}, False),
+        ({"Cargo.toml": '[package]\nname = "a"\n[dependencies]\nserde = "1"\n', "src/lib.rs": ""}, False),
+        ({"crates/a/Cargo.toml": '[package]\nname = "a"\n[dependencies]\nserde = "1"\n'}, True),
+        ({"go.mod": "require (\n\tgithub.com/a/b v1.2.3 // indirect\n)\n"}, True),
+        ({"go.mod": "replace github.com/a/b => ./easy\n"}, False),
+        ({"settings.gradle": "include ':web'\n", "web/build.gradle": "test { enabled = true }\n"}, True),
+        ({"pom.xml": f"<project>{POM}</project>"}, True),
+        ({"pom.xml": f"<project><build/>{POM}</project>"}, False),
+        ({"pom.xml": f"<project>{POM.replace('<g', '<scope>test</scope><g')}</project>"}, False),
+        ({"pom.xml": f"<!DOCTYPE a><project>{POM}</project>"}, False),
+        ({"pom.xml": f"<project>{POM}"}, False),
+        ({".gitattributes": "*.svg linguist-generated\n# kept\n*.png binary\n"}, True),
+        ({".gitattributes": "tests/* working-tree-encoding=UTF-7\n"}, False),
+        ({"requirements.txt": "requests[socks]>=2,<3  # why\nx==1 \\\n    --hash=sha256:ab\n"}, True),
+        ({"requirements.txt": "pytest @ file:./easy\n"}, False),
+        ({"requirements.txt": "-e ./easy\n"}, False),
+        ({"Gemfile": "gem 'rack', '~> 3.0'\n"}, True),
+        ({"Gemfile": "gem 'rspec', path: 'easy'\n"}, False),
+        ({"build.gradle.kts": 'implementation("a:b:1.0")\n'}, True),
+        ({"build.gradle.kts": "tasks.test { enabled = false }\n"}, False),
+        ({"src/__init__.py": "", "src/sums.py": ""}, True),
+        ({"tests/__pycache__/conftest.cpython-312.pyc": "x"}, True),
+    ],
+)
+async def test_ordinary_work_on_files_that_steer_too_is_told_from_steering(
+    house: House, files: dict[str, str], *, welcome: bool
+) -> None:
+    commit = house.code.commit(files)
+    place = await reading.at_hand(house.bench.repositories, str(house.code.origin), house.code.base, commit)
+    touched = await reading.touched(place, house.code.base, commit)
+    assert (rules.tampered(touched, None, "npm test") == []) == welcome
 
 
 async def test_a_person_who_looked_at_the_commit_lets_its_changed_tests_count(house: House) -> None:
@@ -109,6 +199,22 @@ async def test_a_named_test_that_did_not_run_fails_in_spite_of_exit_code_0(house
 
 async def test_code_that_ends_the_runner_early_proves_nothing_by_command_either(house: House) -> None:
     verdict, reason = await house.verdict(house.code.commit({"app.py": "import os\nos._exit(0)\n"}), **COMMAND)
+    assert (verdict, "did not say that any test passed" in reason) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("app", "command"),
+    [
+        ("import os\nos._exit(0)\n", f"{UNIT} 2>&1"),
+        ("import os\nos._exit(0)\n", f"{UNIT} -k 'test_add|other'"),
+        ("import os\nos._exit(0)\n", f"cd .\ntimeout -k 1 60 env A=1 {UNIT}"),
+        ("import unittest\ndef add(a, b):\n    raise unittest.SkipTest\n", UNIT),
+        ("import atexit, os\natexit.register(os._exit, 0)\n" + FILES["app.py"], UNIT),
+    ],
+    ids=["stderr with stdout", "quoted bar", "wrapped, second line", "skipped", "another exit code"],
+)
+async def test_code_that_keeps_its_test_from_the_end_proves_nothing(house: House, app: str, command: str) -> None:
+    verdict, reason = await house.verdict(house.code.commit({"app.py": app}), kind="command", command=command)
     assert (verdict, "did not say that any test passed" in reason) == ("failed", True)
 
 

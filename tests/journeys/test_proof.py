@@ -79,6 +79,13 @@ CHEATERS = {
         {"write": {"path": "unittest.py", "content": "raise SystemExit(0)\n"}},
     ],
     "ends the test before it fails": [{"write": {"path": "sums.py", "content": "import os\nos._exit(1)\n"}}],
+    "turns the exit code": [
+        {"write": {"path": "sums.py", "content": "import atexit, os\natexit.register(os._exit, 0)\nadd = max\n"}}
+    ],
+    "puts a package before the test": [{"write": {"path": "tests/test_sums/__init__.py", "content": EASY}}],
+    "skips the test": [
+        {"write": {"path": "sums.py", "content": "import unittest\ndef add(a, b):\n    raise unittest.SkipTest\n"}}
+    ],
 }
 
 

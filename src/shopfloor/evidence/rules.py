@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from posixpath import normpath
 from typing import Annotated, Any, Literal
 
@@ -193,27 +194,99 @@ class Touched(BaseModel):
     """In the commit."""
     same_parts: bool | None = None
     """For files whose harness is a part of them (harness.PARTS): whether that part is as it was."""
+    link: bool = False
+    """It is a symbolic link or a submodule: whole folders may lie behind it."""
+    new_ground: bool = False
+    """The base has nothing in its folder."""
+    instead_of: tuple[str, ...] = ()
+    """The files of the base that an added one comes before."""
 
 
-def tampered(touched: Iterable[Touched], protects: Sequence[str] | None, command: str) -> list[str]:
+class Ground:
+    """The files of the base, to be asked what an added one does to them."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = frozenset(paths)
+        self._folders: set[str] = set()
+        for folder in self._paths:
+            while (folder := folder.rpartition("/")[0]) and folder not in self._folders:
+                self._folders.add(folder)
+
+    def has_nothing_beside(self, path: str) -> bool:
+        """Whether its folder is a new one."""
+        folder = path.rpartition("/")[0]
+        return bool(folder) and folder not in self._folders
+
+    def behind(self, path: str, *, empty: bool = False, link: bool = False) -> tuple[str, ...]:
+        """The files that languages would not read any more, or only after this added one, when they look for a module."""
+        stem, _, ending = path.rpartition(".")
+        folder, _, name = path.rpartition("/")
+        if link:
+            found = {f"{path}.py"}
+        elif name == "__init__.py":
+            found = {f"{folder}.py"} | (set() if empty else self._below(folder)) | self._spread(folder)
+        elif ending == "py":
+            found = self._spread(stem) | (set() if f"{stem}/__init__.py" in self._paths else self._below(stem))
+        elif ending in harness.SCRIPT_ENDINGS:
+            found = {f"{start}.{other}" for start in (stem, f"{stem}/index") for other in harness.SCRIPT_ENDINGS}
+        else:
+            return ()
+        return tuple(sorted(found & self._paths))
+
+    def _below(self, folder: str) -> set[str]:
+        if not folder or folder not in self._folders:
+            return set()
+        return {path for path in self._paths if path.startswith(f"{folder}/") and path.endswith(".py")}
+
+    def _spread(self, module: str) -> set[str]:
+        """What a package without __init__.py holds gives way to a module of its name in any other folder that Python looks into."""
+        for root in harness.ROOTS:
+            name = module.removeprefix(root)
+            if name != module and "/" not in name and f"{name}/__init__.py" not in self._paths:
+                return self._below(name)
+        return set()
+
+
+def tampered(
+    touched: Iterable[Touched], protects: Sequence[str] | None, command: str, called: Iterable[str] = ()
+) -> list[str]:
     """The files that were changed, deleted or added in a way that makes passing worth nothing, with what happened to them."""
-    mine = protects if protects is not None else [*harness.TESTS, *harness.HARNESS, *harness.PARTS, *named(command)]
+    whole = (*harness.TESTS, *named(command), *(f"/{path}" for path in called))
+    mine = tuple(protects) if protects is not None else (*whole, *harness.HARNESS, *harness.PARTS)
     found = []
     for file in touched:
-        if not matches(file.path, mine):
+        if first := next((one for one in file.instead_of if matches(one, mine)), None):
+            found.append(f"{file.path} (added: comes before {first})")
             continue
-        if protects is None and file.same_parts and not matches(file.path, (*harness.TESTS, *named(command))):
+        if not any(matches(name, mine) for name in _names(file)):
             continue
+        if protects is None and _usual(file, command) and not (file.existed and matches(file.path, whole)):
+            continue
+        why = ": it also steers how tests run" if matches(file.path, harness.BOTH) else ""
         if file.existed:
-            found.append(f"{file.path} ({'changed' if file.remains else 'deleted'})")
-        elif matches(file.path, [*harness.HARNESS, *harness.PARTS]):
-            found.append(f"{file.path} (added)")
+            found.append(f"{file.path} ({'changed' if file.remains else 'deleted'}{why})")
+        elif any(matches(name, (*harness.HARNESS, *harness.PARTS)) for name in _names(file)):
+            found.append(f"{file.path} (added{why})")
     return sorted(found)
+
+
+def _names(file: Touched) -> list[str]:
+    """What a glob may mean by it: a link may stand for a folder."""
+    return [file.path, f"{file.path}/"] if file.link else [file.path]
+
+
+def _usual(file: Touched, command: str) -> bool:
+    """Whether a file of the harness was touched in a way that steers nothing."""
+    if file.link or file.same_parts:
+        return bool(file.same_parts)
+    compiled = matches(file.path, harness.CACHES) and not re.search(harness.BARE, command)
+    return compiled or (file.new_ground and matches(file.path, harness.NEAR))
 
 
 def steered(touched: Iterable[Touched], *more: str) -> list[str]:
     """The files that were touched and steer an agent who looks at the work, or are globs of `more`."""
-    return sorted(file.path for file in touched if matches(file.path, (*harness.AGENTS, *more)))
+    globs = (*harness.AGENTS, *more)
+    return sorted(file.path for file in touched if any(matches(name, globs) for name in _names(file)))
 
 
 def named(command: str) -> list[str]:
@@ -226,9 +299,20 @@ def named(command: str) -> list[str]:
     return [path for path in found if not path.startswith(("/", "..")) and matches(path, harness.SCRIPTS)]
 
 
+def calls(text: str) -> list[str]:
+    """The scripts that a file of the harness, or a script, names."""
+    found = {normpath(word) for word in re.findall(r"[\w./-]+", text)}
+    return sorted(path for path in found if not path.startswith(("/", "..")) and matches(path, harness.CALLED))
+
+
 def matches(path: str, globs: Iterable[str]) -> bool:
     """Whether a path is meant by one of the globs; one without a slash means the name in any folder. Case does not matter."""
-    return any(re.fullmatch(_pattern(glob), path, re.IGNORECASE | re.DOTALL) for glob in globs)
+    return _any(tuple(globs)).fullmatch(path) is not None
+
+
+@lru_cache(maxsize=256)
+def _any(globs: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{_pattern(glob)})" for glob in globs) or "(?!)", re.IGNORECASE | re.DOTALL)
 
 
 def _pattern(glob: str) -> str:
@@ -266,12 +350,28 @@ def judge(
 
 def ran_none(line: str, output: str) -> str:
     """Why an exit code of 0 does not show that a test ran; empty when it does, when the output goes elsewhere, or no runner is known."""
-    if re.search(r"[|>]", line):
-        return ""
-    for runner, sign in harness.RAN:
-        if re.search(harness.STARTS + runner, line) and not re.search(sign, output, re.MULTILINE):
-            return "the runner ended well, but did not say that any test passed: is the test there?"
+    for command in _commands(line):
+        for runner, sign, never in harness.RAN:
+            if not re.search(harness.STARTS + runner, command):
+                continue
+            if not re.search(sign, output, re.MULTILINE) or (never and re.search(never, output, re.MULTILINE)):
+                return "the runner ended well, but did not say that any test passed, or said that some failed or were cut off: is the test there?"
     return ""
+
+
+def _commands(line: str) -> list[str]:
+    """The commands of a shell line whose output is seen, without what is quoted (but for what a shell is given to run)."""
+    quoted = r"""(\s-\w*c\s+)?('[^']*'|"(?:\\.|[^"\\])*")"""
+    plain = re.sub(quoted, lambda found: f"{found[1]}\n{found[2][1:-1]}" if found[1] else "q", line, flags=re.DOTALL)
+    plain = re.sub(r"\d*>&\d|\|&?\s*(tee|cat)\b[^|&;>\n]*", " ", plain)
+    if re.search(r"[)}]\s*(\d*>|&>|\|(?!\|))|\bdone\s*[|>]|\bexec\s+\d*>", plain):
+        return []
+    return [one for one in re.split(r"&&|\|\||;|\n|(?<![>|])&(?!>)", plain) if not re.search(r"[|>]", one)]
+
+
+def surroundings(line: str) -> dict[str, str]:
+    """The environment of a check."""
+    return harness.APART | (harness.SURROUNDINGS if re.search(r"\bgo test\b", line) else {})
 
 
 def overall(verdicts: Iterable[str]) -> Verdict:

@@ -31,6 +31,8 @@ class Case:
     run: CheckRun
     place: Place
     touched: list[Touched]
+    called: list[str]
+    """The scripts that the check runs by way of the base's own files."""
 
 
 async def examine(bench: Bench, run: CheckRun) -> None:
@@ -66,7 +68,8 @@ async def _found_out(bench: Bench, run: CheckRun, item: Mapping[str, Any]) -> Fi
         try:
             place = await reading.at_hand(bench.repositories, run.repository_url, run.base_commit, run.commit)
             touched = await reading.touched(place, run.base_commit, run.commit)
-            return await _judged(Case(bench, run, place, touched), item)
+            called = await reading.called(place, run.base_commit, item.get("line") or "")
+            return await _judged(Case(bench, run, place, touched, called), item)
         except AWAY:  # the run is dropped, and taken up again when the database is back
             raise
         except (Problem, OSError) as error:
@@ -108,7 +111,7 @@ def _refusal(case: Case, item: Mapping[str, Any]) -> str:
         return f"the commit changes nothing since {run.base_commit[:12]}"
     if check["kind"] not in {"command", "test"}:
         return ""
-    bad = rules.tampered(case.touched, check.get("protects"), item["line"] or "")
+    bad = rules.tampered(case.touched, check.get("protects"), item["line"] or "", case.called)
     if not bad:
         return ""
     shown = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")

@@ -102,7 +102,7 @@ async def _spec(bench: Bench, adapter: Adapter, run: CheckRun, item: Mapping[str
             mirror=await bench.repositories.mirror(url), golden=ground, base_commit=run.commit, branch="check"
         ),
         argv=(SHELL, "-c", WITNESS, "check", item["line"]),
-        env={},
+        env=rules.surroundings(item["line"]),
         read_only={SHELL: await asyncio.to_thread(_shell, bench.settings.data_dir / "witness")},
         writable={WORD: word_file(bench, run.sandbox_id)},
         gate=None if item.get("allow") is None else Gate(api_socket=NO_DOOR, allow=frozenset(item["allow"])),
