@@ -40,6 +40,9 @@ REACHED = {
     *["killed", "done", "its head moved", "not proven any more", "merged", "begun anew", "conflicts", "no conflicts"],
     *["criterion added", "criterion changed", "criterion retired"],
 }
+FULL = [(1, ("transition", 1)), (2, ("transition", 1)), (0, ("approve", 0)), (0, ("transition", 1))]
+REFUSED = [(0, ("transition", 1)), *FULL, (1, ("transition", 0)), (2, ("transition", 0))]
+"""Which ticket does what: the first wants to begin before it is approved, then where no place is left."""
 DIES = st.one_of(st.none(), st.none(), st.integers(0, 60))
 WISH = st.tuples(st.sampled_from([*DEEDS, *OFTEN]), st.integers(0, 5), DIES)
 """A deed, which way of it, and how many statements its client lives for."""
@@ -79,8 +82,8 @@ class WholeBoard(RuleBasedStateMachine):
         self.law = Law(LIMITS, one_writer=self.desk.database.sqlite)
         for number in range(3):
             self.create(approval=number == 0)
-        for deed in WAY:
-            self.surely(data, self.tickets[0], deed)
+        for number, deed in [*REFUSED, *((0, deed) for deed in WAY)]:
+            self.surely(data, self.tickets[number], deed)
 
     def make_url(self) -> str:
         return f"sqlite:///{self.folder / 'shopfloor.db'}"
