@@ -110,6 +110,7 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
         "sandbox_ended": _ended(database),
         "message_refused": _refused(settings, database),
         "ticket_terms": board.terms,
+        "ticket_allows": board.check_allows,
     }
     for name, value in state.items():
         setattr(app.state, name, value)

@@ -1,11 +1,12 @@
 """What goes over the wire about tasks."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from shopfloor.kit.http import Body, Schema, Timestamp
+from shopfloor.tasks import rules
 from shopfloor.tasks.rules import TaskStatus
 
 TaskId = Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -46,6 +47,12 @@ class CreateTask(Body):
     max_retries: Retries = 3
     force: bool = False
     """Start it though its project is not autonomous."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.title.strip() and rules.title(self.description) == rules.UNTITLED:
+            raise ValueError("a task without any words: give it a title or a description")
+        return self
 
 
 class TaskPatch(Body):
@@ -211,7 +218,7 @@ class Titled(Schema):
     task_id: str
     title: str
     by: Literal["rule", "given", "agent"]
-    """An agent's comes later: until then the title is the one by rule."""
+    """An agent's comes later: until then the title stays as it is."""
     work_order_id: str | None = None
     """Who was asked."""
 

@@ -248,8 +248,19 @@ async def _stop(session: Session, task_id: str, end: TaskStatus, reason: str) ->
     return task
 
 
-async def retry(session: Session, task_id: str, *, reason: str, scheduling: Scheduling, afresh: bool = False) -> Task:
-    """Let a failed or cancelled task wait for its turn again; its order goes on where it stopped unless `afresh`. Raises TaskNotEnded, TaskEnded."""
+async def retry(
+    session: Session,
+    task_id: str,
+    *,
+    reason: str,
+    scheduling: Scheduling,
+    afresh: bool = False,
+    held: bool | None = None,
+) -> Task:
+    """Let a failed or cancelled task wait for its turn again; its order goes on where it stopped unless `afresh`. Raises TaskNotEnded, TaskEnded.
+
+    `held`: whether its ticket holds it; None: as before.
+    """
     task = await graph.locked(session, task_id)
     if task.status == TaskStatus.COMPLETED:
         raise TaskEnded("the task is completed", hint="Make a new task.")
@@ -259,6 +270,7 @@ async def retry(session: Session, task_id: str, *, reason: str, scheduling: Sche
         task.work_order_id = task.sandbox_id = None
     task.max_retries = max(task.max_retries, task.retries + 1)
     task.not_before = None
+    task.held = task.held if held is None else held
     await _try_again(session, task, reason, scheduling)
     return task
 
