@@ -240,8 +240,12 @@ async def change_task(task_id: TaskId, body: TaskPatch, house: Tooled) -> TaskVi
     if "owned_paths" in given:
         given["owned_paths"] = [rules.path_glob(path) for path in given["owned_paths"]]
     _check_agent(house.settings, given.get("agent"), given.get("agent_options"))
+    longest = house.settings.work_order_timeout_seconds
     async with house.database.transaction() as session:
-        return await view(session, await service.change(session, task_id, house.settings.scheduling, **given))
+        task = await service.change(session, task_id, house.settings.scheduling, longest=longest, **given)
+        answer = await view(session, task)
+    house.tell(task.work_order_id or "")
+    return answer
 
 
 @router.get("/{task_id}/dependencies", dependencies=[Person])
@@ -357,7 +361,7 @@ async def set_timeout(task_id: TaskId, body: SetTimeout, house: Tooled) -> Timeo
 
 
 async def _timeout(session: Session, task: Task, otherwise: float) -> TimeoutStatus:
-    allowed = otherwise if task.timeout_seconds is None else task.timeout_seconds
+    allowed = await queries.allowed_seconds(session, task, otherwise)
     ran = await queries.running_seconds(session, task)
     return TimeoutStatus(
         task_id=task.task_id,

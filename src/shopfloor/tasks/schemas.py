@@ -21,7 +21,22 @@ Deadline = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), l
 Retries = Annotated[int, Field(ge=0, le=20)]
 
 
-class CreateTask(Body):
+class Words(Body):
+    """What an agent is to be told."""
+
+    title: Title = ""
+    """Empty: made of the description by rule."""
+    description: Description = ""
+    """What the agent is told."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.title.strip() and rules.title(self.description) == rules.UNTITLED:
+            raise ValueError("a task without any words: give it a title or a description")
+        return self
+
+
+class CreateTask(Words):
     """Something to do."""
 
     project: str = Field(min_length=1, max_length=100)
@@ -29,10 +44,6 @@ class CreateTask(Body):
     ticket_id: str | None = Field(None, min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")
     phase: str = Field("building", max_length=40)
     """The column of the board; the four names of 002 are known too."""
-    title: Title = ""
-    """Empty: made of the description by rule."""
-    description: Description = ""
-    """What the agent is told."""
     workflow_type: str | None = Field(None, max_length=60)
     priority: Name = "medium"
     agent: str | None = Field(None, max_length=60)
@@ -47,12 +58,6 @@ class CreateTask(Body):
     max_retries: Retries = 3
     force: bool = False
     """Start it though its project is not autonomous."""
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if not self.title.strip() and rules.title(self.description) == rules.UNTITLED:
-            raise ValueError("a task without any words: give it a title or a description")
-        return self
 
 
 class TaskPatch(Body):

@@ -130,17 +130,19 @@ WORKING_TERMS = frozenset(
 """What an order began with: not to be changed under it."""
 
 
-async def change(session: Session, task_id: str, scheduling: Scheduling, **columns: Any) -> Task:
-    """Change what is given of a task. Raises TaskNotFound, TaskRunning."""
+async def change(
+    session: Session, task_id: str, scheduling: Scheduling, *, longest: float | None = None, **columns: Any
+) -> Task:
+    """Change what is given of a task; `longest`: how long one may run that has no limit of its own. Raises TaskNotFound, TaskRunning."""
     task = await queries.locked(session, task_id)
     if task.status == TaskStatus.RUNNING and (fixed := WORKING_TERMS & columns.keys()):
         raise TaskRunning(f"the task is running; {', '.join(sorted(fixed))} cannot be changed now")
     for name, value in columns.items():
         setattr(task, name, value)
     task.rank = _rank(task, scheduling)
-    if "timeout_seconds" in columns and columns["timeout_seconds"] and task.status == TaskStatus.RUNNING:
+    if "timeout_seconds" in columns and task.status == TaskStatus.RUNNING:
         order = await orders.locked(session, task.work_order_id or "")
-        workorders.set_timeout(order, columns["timeout_seconds"])
+        workorders.set_timeout(order, columns["timeout_seconds"] or longest or order.timeout_seconds)
     await tell(session, task, ", ".join(sorted(columns)))
     return task
 
