@@ -39,7 +39,7 @@ from shopfloor.tasks.schemas import (
     TitlesRequest,
 )
 from shopfloor.tasks.steps import explain as explaining
-from shopfloor.tasks.steps.titles import ask_for_title
+from shopfloor.tasks.steps.titles import ask_for_title, title_by_rule
 from shopfloor.workorders.routes import Tooled
 from shopfloor.workorders.rules import workflow_type
 from shopfloor.workorders.steps import Tools
@@ -201,12 +201,7 @@ async def generate_titles(body: TitlesRequest, house: Tooled, request: Request) 
 
 
 async def _by_rule(house: Tools, task_id: str) -> Titled:
-    """A title made of the description; where that says nothing, the one it has stays."""
-    async with house.database.transaction() as session:
-        task = await queries.get(session, task_id)
-        if (title := rules.title(task.description)) != rules.UNTITLED:
-            task = await service.change(session, task_id, house.settings.scheduling, title=title)
-        return Titled(task_id=task_id, title=task.title, by="rule")
+    return Titled(task_id=task_id, title=await title_by_rule(house, task_id), by="rule")
 
 
 async def _asked(house: Tools, request: Request, task_id: str, agent: str) -> Titled:

@@ -163,8 +163,9 @@ async def retry_work_order(
     wish = body or RetryRequest()
     profile = agents.profile(house.settings, wish.agent) if wish.agent else None
     if wish.pin is not None:
-        async with house.database.reading() as session:
+        async with house.database.transaction() as session:
             order = await queries.get(session, order_id)
+            await _check_ticket(session, request, order)
         await start_from(house, order, wish.pin)
     async with house.database.transaction() as session:
         await _check_ticket(session, request, await queries.get(session, order_id))

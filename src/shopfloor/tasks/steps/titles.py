@@ -21,6 +21,15 @@ LONGEST_WORDS = 20_000
 """So much of a description is enough to name it."""
 
 
+async def title_by_rule(tools: Tools, task_id: str) -> str:
+    """Name a task by its description; where that says nothing, the title it has stays. Answers its title."""
+    async with tools.database.transaction() as session:
+        task = await queries.get(session, task_id)
+        if (title := rules.title(task.description)) != rules.UNTITLED:
+            task = await service.change(session, task_id, tools.settings.scheduling, title=title)
+        return task.title
+
+
 async def ask_for_title(tools: Tools, task: Task, project: Project, agent: str) -> WorkOrder:
     """Have an agent name a task; asked twice of the same words it is one work order."""
     words = task.description or task.title
