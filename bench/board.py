@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from tests.board.desk import Desk, desk
 
 from shopfloor.board.models import Ticket
-from shopfloor.evidence.models import Criterion
+from shopfloor.evidence.models import Criterion, Evidence
 from shopfloor.kit import log
 from shopfloor.tasks.models import Task
 
@@ -62,23 +62,25 @@ VERBS = [
 
 
 async def fill(made: Desk, size: int) -> None:
-    """A board as it becomes with time: some tickets on their way, the most of them done; tasks and criteria on each."""
+    """A board as it becomes with time: some tickets on their way, the most of them done; on each a task, a criterion and what was found of it."""
     chance, now = random.Random(size), datetime.now(UTC).timestamp()
     before = datetime.now(UTC) - timedelta(hours=1)
     columns = [name for name, number in SPREAD for _ in range(min(number, size))][:size]
-    tickets, tasks, criteria = [], [], []
+    tickets, tasks, criteria, found = [], [], [], []
     for place, column in enumerate(columns):
         ticket_id = f"tkt-{place:06d}"
         title = f"{chance.choice(VERBS)} the {chance.choice(NOUNS)} of the {chance.choice(NOUNS)} {place}"
         same = {"project_id": made.project_id, "priority": "medium", "rank": now + place, "updated_at": before}
         tickets.append(same | {"ticket_id": ticket_id, "title": title, "status": column, "approval": "not_required"})
+        tickets[-1]["head_commit"] = head = f"{place + 2:040x}"
         task = {"task_id": f"tsk-{place:06d}", "ticket_id": ticket_id, "phase": "building", "status": "completed"}
         tasks.append(same | task | {"workflow_type": "agent_workflow_build"})
-        criteria.append(
-            {"criterion_id": f"crit-{place:06d}", "subject_id": ticket_id, "text": "It holds", "check_hash": "x"}
-        )
+        proof = {"criterion_id": f"crit-{place:06d}", "check_hash": "x"}
+        criteria.append(proof | {"subject_id": ticket_id, "text": "It holds"})
+        for commit, verdict in ((f"{1:040x}", "passed"), (head, "failed"), (head, "passed")):
+            found.append(proof | {"commit": commit, "verdict": verdict, "said_by": "check"})
     async with made.database.transaction() as session:
-        for table, rows in ((Ticket, tickets), (Task, tasks), (Criterion, criteria)):
+        for table, rows in ((Ticket, tickets), (Task, tasks), (Criterion, criteria), (Evidence, found)):
             await session.execute(sa.insert(table), rows)
 
 

@@ -1,11 +1,14 @@
 """kill -9 at seeded instants: `python -m tests.chaos --seeds 20 [--first 0]`. Nothing acknowledged may be missing or doubled.
 
 Each seed makes one work order, kills one victim (the server, the worker, the agent, or the whole tree) at a random instant of its run,
-starts the server again, and then holds everything that was acknowledged before against what is there after.
+starts the server again, and then holds everything that was acknowledged before against what is there after. Then the same for a ticket,
+from its card until it is merged.
 """
 
 import argparse
+import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -20,9 +23,13 @@ import httpx
 from tests.support.platform import Platform, folder, git, sample_repository, until
 
 VICTIMS = ("server", "worker", "agent", "tree")
+MARKS = {"worker": b"/in/job.json", "agent": b"--script-agent"}
+"""What their command lines hold."""
 RIGHT_WITHIN = 10.0
 """Seconds after a restart until the state shown must be true."""
 LONGEST_RUN = 4.0
+LONGEST_WAY = 12.0
+"""About how long a ticket of two tasks is on its way."""
 
 
 def script(seed: int) -> dict[str, Any]:
@@ -42,8 +49,26 @@ def script(seed: int) -> dict[str, Any]:
     return {name: step(name) for name in ("plan", "build", "test")}
 
 
+def strike(house: Platform, victim: str) -> int:
+    """kill -9 what the victim is made of, and start the server if it was hit; answers how many processes that were."""
+    if victim == "server":
+        pids = []
+    elif victim == "tree":
+        pids = [*house.keepers(), *house.inside(b"")]
+    else:
+        pids = house.inside(MARKS[victim])
+    if hit := victim in {"server", "tree"}:
+        house.kill()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if hit:
+        house.start()
+    return len(pids) + hit
+
+
 class Run:
-    """One seed."""
+    """One seed of a work order."""
 
     def __init__(self, place: Path, seed: int) -> None:
         self.seed, self.random = seed, random.Random(seed)
@@ -59,9 +84,7 @@ class Run:
             order_id = self.house.order(self.origin, script(self.seed))
             instant = self.random.uniform(0, LONGEST_RUN)
             self._talk_until(order_id, instant)
-            hit = self._kill()
-            if "server" not in self.house.processes:
-                self.house.start()
+            hit = strike(self.house, self.victim)
             self._state_is_true(order_id)
             order = self.house.finished(order_id)
             self._compare(order_id, order)
@@ -79,23 +102,6 @@ class Run:
             if answer.status_code == 200 and (message_id := answer.json()["message_id"]):
                 self.acknowledged.append(message_id)
             time.sleep(min(left, self.random.uniform(0.05, 0.4)))
-
-    def _kill(self) -> int:
-        house = self.house
-        if self.victim == "server":
-            house.kill()
-            return 1
-        if self.victim == "tree":
-            victims = [*house.keepers(), *house.inside(b"")]
-            house.kill()
-        else:
-            victims = house.inside(b"/in/job.json" if self.victim == "worker" else b"--script-agent")
-        for pid in victims:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        return len(victims)
 
     def _state_is_true(self, order_id: str) -> None:
         """Within ten seconds, what is shown as running has a living sandbox, or is about to be something else."""
@@ -156,10 +162,100 @@ class Run:
         assert all(stored[message_id] == 1 for message_id in self.acknowledged)
 
 
-def play(seed: int) -> str:
+class TicketRun:
+    """One seed of a ticket: two tasks, a check, and the merge queue."""
+
+    def __init__(self, place: Path, seed: int) -> None:
+        self.seed, self.random = seed, random.Random(seed)
+        self.victim = VICTIMS[seed % len(VICTIMS)]
+        self.origin = sample_repository(place)
+        self.house = Platform(place, scheduling={"retry_seconds": 0.2}, board={"sweep_seconds": 1})
+
+    def play(self) -> str:
+        """Kill, restart, compare; answers what happened in one line. Raises AssertionError."""
+        self.house.start()
+        try:
+            ticket = self._make()
+            instant = self._await_instant()
+            before = self._way(ticket)
+            hit = strike(self.house, self.victim)
+            until(lambda: self._is_true(ticket), limit=RIGHT_WITHIN, what="a true state")
+            until(lambda: self.house.get(f"/tickets/{ticket}")["merge_commit"], what=f"{ticket} to be merged")
+            self._compare(ticket, before)
+        finally:
+            self.house.close()
+        where = before[-1] if before else "backlog"
+        return (
+            f"seed {self.seed}: {self.victim} killed after {instant:.2f} s ({hit} processes), ticket in {where}: merged"
+        )
+
+    def _await_instant(self) -> float:
+        """Somewhere on its way; who lives only for a part of it is waited for. Answers the seconds drawn."""
+        longest = LONGEST_WAY
+        if mark := MARKS.get(self.victim):
+            until(lambda: self.house.inside(mark), what=f"a living {self.victim}")
+            longest = 0.7
+        time.sleep(instant := self.random.uniform(0, longest))
+        return instant
+
+    def _make(self) -> str:
+        body = {"name": "p", "repository_url": str(self.origin), "agent": "script", "autonomy": True}
+        body |= {"merge_queue": True, "check_command": "test -e one.txt"}
+        project = self.house.post("/projects", body, expect=201)["project_id"]
+        scripts = {
+            name: [{"delay": 0.8}, {"write": {"path": f"{name}.txt", "content": f"{name}\n"}}]
+            for name in ("one", "two")
+        }
+        tasks = [{"title": name, "agent_options": {"script": script}} for name, script in scripts.items()]
+        check = {
+            "text": "both are there",
+            "check": {"kind": "command", "command": "test -e one.txt && test -e two.txt"},
+        }
+        ticket = {"project": project, "title": "Write both", "criteria": [check], "tasks": tasks}
+        made: str = self.house.post("/tickets", ticket, expect=201)["ticket_id"]
+        return made
+
+    def _way(self, ticket: str) -> list[str]:
+        return [move["after"] for move in self.house.get(f"/tickets/{ticket}/history")["moves"]]
+
+    def _is_true(self, ticket: str) -> bool:
+        """What is shown as running has an order that has not ended, and a living sandbox if it says so."""
+        for task in self.house.get("/tasks", ticket=ticket, status="running")["tasks"]:
+            order = self.house.show(task["work_order_id"])
+            sandbox = self.house.get(f"/sandboxes/{order['sandbox_identifier']}")
+            if order["status"] not in {"pending", "running"} or (
+                sandbox["state"] == "RUNNING" and not self.house.keepers()
+            ):
+                return False
+        return True
+
+    def _compare(self, ticket: str, before: list[str]) -> None:
+        way = self._way(ticket)
+        assert way[: len(before)] == before, "a move that was shown is gone"
+        assert way == ["analyzing", "building", "building-done", "testing", "done"]
+        tasks = self.house.get("/tasks", ticket=ticket)["tasks"]
+        assert sorted((task["title"], task["status"]) for task in tasks) == [("one", "completed"), ("two", "completed")]
+        orders = self.house.get("/agent-work-orders", limit=100)
+        assert orders["total_count"] == 2, "a task was ordered twice"
+        merges = git("log", "--first-parent", "--format=%s", "main", cwd=self.origin).splitlines()
+        assert len(merges) == 2, f"it was not merged once: {merges}"
+        assert [git("show", f"main:{name}.txt", cwd=self.origin) for name in ("one", "two")] == ["one", "two"]
+        until(self._at_rest, what="checks and sandboxes to end")
+        with sqlite3.connect(self.house.data / "shopfloor.db") as database:
+            told = database.execute("SELECT payload FROM events WHERE event_type = 'TICKET_TRANSITIONED' ORDER BY id")
+            assert [json.loads(row[0])["after"] for row in told] == way
+            verdicts = database.execute("SELECT verdict FROM evidence WHERE verdict = 'failed'")
+            assert verdicts.fetchall() == []
+
+    def _at_rest(self) -> bool:
+        running = [run for run in self.house.get("/check-runs", limit=100)["check_runs"] if run["state"] != "done"]
+        return not running and not self.house.keepers()
+
+
+def play(seed: int, kind: type[Run] | type[TicketRun] = Run) -> str:
     """One seed in a folder of its own."""
     with folder() as place:
-        return Run(place, seed).play()
+        return kind(place, seed).play()
 
 
 def main() -> None:
@@ -170,12 +266,13 @@ def main() -> None:
     options = parser.parse_args()
     failed = 0
     for seed in range(options.first, options.first + options.seeds):
-        try:
-            print(play(seed), flush=True)
-        except (AssertionError, httpx.HTTPError) as error:
-            failed += 1
-            print(f"seed {seed} FAILED: {error}", flush=True)
-    print(f"{options.seeds - failed} passed, {failed} failed")
+        for kind in (Run, TicketRun):
+            try:
+                print(play(seed, kind), flush=True)
+            except (AssertionError, httpx.HTTPError) as error:
+                failed += 1
+                print(f"seed {seed} FAILED: {error}", flush=True)
+    print(f"{2 * options.seeds - failed} passed, {failed} failed")
     raise SystemExit(bool(failed))
 
 

@@ -18,6 +18,7 @@ from shopfloor import __version__
 from shopfloor.agents import rules as agent_rules
 from shopfloor.agents import service as agents
 from shopfloor.auth.guard import SandboxDoor
+from shopfloor.board import queries as tickets
 from shopfloor.board import service as board
 from shopfloor.events.bus import Hub
 from shopfloor.events.ingest import Ingest
@@ -111,6 +112,7 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
         "message_refused": _refused(settings, database),
         "ticket_terms": board.terms,
         "ticket_allows": board.check_allows,
+        "ticket": tickets.get,
     }
     for name, value in state.items():
         setattr(app.state, name, value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shopfloor.board.rules.likeness import Index, words
+from shopfloor.board.rules.likeness import Field, Index, words
 from shopfloor.kit.config import Board
 
 PAIRS = [
@@ -78,3 +78,14 @@ def test_many_tickets_are_searched_without_looking_at_each(number: int) -> None:
     for place, pair in zip(range(number), itertools.cycle(itertools.combinations(nouns, 2)), strict=False):
         index.put(str(place), f"Mend the {pair[0]} of the {dice.choice(nouns)}", "")
     assert len(index.titles.scores("Mend the thing7 of the thing9")) <= 100
+
+
+def test_a_text_that_is_replaced_leaves_nothing_behind() -> None:
+    """Every edit of a ticket has it taken in again, for as long as the process lives."""
+    often, once = Field(), Field()
+    for number in range(200):
+        often.put("a", f"Mend the thing{number}")
+    for one in (often, once):
+        one.put("a", "Mend the gate")
+    assert (len(often.of), len(often.keys), often.holders.keys()) == (1, 1, once.holders.keys())
+    assert sum(map(len, often.holders.values())) == sum(map(len, once.holders.values()))

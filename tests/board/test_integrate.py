@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 
+from shopfloor.board.rules import LONGEST_TASK
 from shopfloor.board.steps.integrate import integrate, take_in
 from shopfloor.board.steps.offer import offer
 from shopfloor.kit.config import Settings
@@ -96,6 +97,21 @@ async def test_what_is_done_anew_starts_only_when_its_ticket_lets_it(
     async with ground.database.reading() as session:
         (again,) = await session.scalars(sa.select(Task).where(Task.status == "pending"))
     assert again.held is held
+
+
+async def test_what_is_done_anew_fits_into_a_task_with_all_that_is_told(ground: Ground) -> None:
+    await ground.ticket()
+    first, second = [await ground.delivered(files={"app.py": f"print({n})\n"}) for n in range(2)]
+    async with ground.database.transaction() as session:
+        (await session.get_one(Task, second)).description = "x" * LONGEST_TASK
+    tools = cast("Any", SimpleNamespace(**vars(ground.tools), settings=Settings(data_dir=ground.place)))
+    for task_id in (first, second):
+        await take_in(tools, "tkt-1", task_id)
+    async with ground.database.reading() as session:
+        (again,) = await session.scalars(sa.select(Task).where(Task.status == "pending"))
+    assert len(again.description) == LONGEST_TASK
+    assert f"are in task {second}.)" in again.description
+    assert again.description.endswith("app.py. Do it again on what is there now.")
 
 
 async def test_work_that_began_later_does_not_move_what_is_proven_against(ground: Ground) -> None:

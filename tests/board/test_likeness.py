@@ -59,6 +59,17 @@ def test_what_was_replaced_is_found_by_its_new_text_alone(making: Making) -> Non
     assert index.alike("Paint the wall", "", threshold=0.1, limit=5) == [("a", 1.0)]
 
 
+def test_what_was_taken_in_often_is_found_as_what_was_taken_in_once(making: Making) -> None:
+    """A busy ticket's own words became common by its moves, and its literal repetition was let through."""
+    often, once = making(), making()
+    for number in range(120):
+        often.put("a", "Mend the gate", f"Seen {number} times")
+    for index in (often, once):
+        index.put("a", "Mend the gate", "It squeaks")
+    found = [index.alike("Mend the gate", "It squeaks", threshold=0.1, limit=5) for index in (often, once)]
+    assert found[0] == found[1] == [("a", 1.0)]
+
+
 def test_the_most_alike_comes_first_and_equals_by_their_name(making: Making) -> None:
     index = making()
     for key, title in (("c", "Mend the gate"), ("half", "Mend the wall"), ("a", "Mend the gate")):

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from shopfloor.board import flow_queries
@@ -13,6 +14,7 @@ from shopfloor.board.steps.block import detect
 from shopfloor.evidence.models import CheckRun
 from shopfloor.kit.background import Background
 from shopfloor.kit.db import db_time
+from shopfloor.tasks.schemas import CreateTask
 from tests.board.desk import Desk
 
 CRITERION = {"text": "It holds", "check": {"kind": "command", "command": "true"}}
@@ -51,6 +53,22 @@ async def test_a_column_that_has_no_task_gets_one_and_only_one(desk: Desk) -> No
     assert (task["phase"], task["held"], task["title"]) == ("building", False, "Mend the gate")
     assert "It squeaks." in task["description"]
     assert "It holds" in task["description"]
+
+
+@pytest.mark.parametrize(("letters", "criteria"), [(120_000, 1), (120_000, 9), (10, 30)])
+async def test_the_task_of_a_long_ticket_fits_and_says_where_all_of_it_is(
+    desk: Desk, letters: int, criteria: int
+) -> None:
+    """An order takes 100,000 letters: a longer task could never start."""
+    wanted = [{"text": f"Number {number} {'holds ' * 660}", "check": CRITERION["check"]} for number in range(criteria)]
+    await desk.project(autonomy=True)
+    ticket = str(await desk.ticket(description="x" * letters, criteria=wanted))
+    await rest(desk, ticket)
+    (task,) = await tasks(desk, ticket)
+    assert CreateTask(project="p", title=task["title"], description=task["description"])
+    assert f"are in ticket {ticket}.)" in task["description"]
+    assert "Number 0 holds" in task["description"]
+    assert criteria > 9 or f"Number {criteria - 1} holds" in task["description"]
 
 
 async def test_nothing_moves_by_itself_without_autonomy(desk: Desk) -> None:

@@ -1,10 +1,17 @@
 """One transition function behind every route: law, gates, limits, approval, history."""
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from shopfloor.board.rules import How, NotBack
+from shopfloor.board.service import BOARD
+from shopfloor.board.steps.move import move
+from shopfloor.kit.errors import Unavailable
+from shopfloor.projects.models import Project
 from tests.board.desk import Desk
 
 CRITERION = {"text": "It holds", "check": {"kind": "command", "command": "true"}}
@@ -166,6 +173,61 @@ async def test_an_artifact_is_read_not_only_looked_for(desk: Desk) -> None:
     assert (await desk.post(f"/tickets/{ticket}/progress"))["status"] == "building-done"
 
 
+async def test_an_artifact_is_read_whatever_the_bytes_of_its_name(desk: Desk) -> None:
+    """Decision 20: a name that is no UTF-8 kept its ticket from every move, back too."""
+    await desk.project(gates={"building": [{"kind": "artifact", "path": "docs/*.md", "contains": ["Decision"]}]})
+    ticket = await desk.ticket(criteria=[CRITERION])
+    for _ in range(2):
+        await desk.post(f"/tickets/{ticket}/progress")
+    await desk.commit(ticket, {os.fsdecode(b"docs/\xff.md"): "The decision: we mend it."})
+    assert (await desk.post(f"/tickets/{ticket}/progress"))["status"] == "building-done"
+
+
+async def unreadable(desk: Desk) -> str:
+    """A ticket in building whose head nobody has any more."""
+    ticket = str(await desk.ticket(criteria=[CRITERION]))
+    for _ in range(2):
+        await desk.post(f"/tickets/{ticket}/progress")
+    await desk.set_head(ticket, "1" * 40, base="2" * 40)
+    return ticket
+
+
+async def test_what_git_cannot_read_is_told_of_its_gate(desk: Desk) -> None:
+    """Decision 20: a ticket can always be explained."""
+    ticket = await unreadable(desk)
+    refused = await desk.post(f"/tickets/{ticket}/progress", expect=409)
+    standing = await desk.get(f"/phases/gates/{ticket}")
+    told = await desk.get(f"/tickets/{ticket}/explain")
+    assert [gate["kind"] for gate in refused["missing"]] == ["change"]
+    assert "111111111111 could not be read: " in refused["missing"][0]["missing"]
+    assert standing["missing"] == refused["missing"]
+    assert any(refused["missing"][0]["missing"] in line for line in told["what_would_change_it"])
+
+
+async def test_what_git_cannot_read_can_be_overridden(desk: Desk) -> None:
+    ticket = await unreadable(desk)
+    moved = await desk.post(f"/tickets/{ticket}/progress", {"override": True, "reason": "seen elsewhere"})
+    assert moved["status"] == "building-done"
+    (passed,) = (await desk.get(f"/tickets/{ticket}/history"))["moves"][-1]["overridden"]
+    assert (passed["kind"], "could not be read" in passed["missing"]) == ("change", True)
+
+
+async def test_a_ticket_goes_back_when_git_cannot_be_read(desk: Desk) -> None:
+    """Decision 20: going back must always be possible."""
+    ticket = await unreadable(desk)
+    assert (await desk.post(f"/tickets/{ticket}/regress"))["status"] == "analyzing"
+
+
+async def test_the_board_comes_back_to_what_is_only_away(desk: Desk) -> None:
+    """No answer is no refusal: the mover is told that the origin is away, and tries again."""
+    ticket = await unreadable(desk)
+    async with desk.database.transaction() as session:
+        await session.execute(sa.update(Project).values(repository_url="https://127.0.0.1:9/a/b.git"))
+    with pytest.raises(Unavailable):
+        await move(desk.tools, ticket, None, how=How.AUTO, by=BOARD)
+    assert (await desk.post(f"/tickets/{ticket}/progress", expect=409))["code"] == "gate_closed"
+
+
 async def test_a_done_ticket_was_in_testing(desk: Desk) -> None:
     """W24: nothing jumps straight to done."""
     ticket = await desk.ticket(criteria=[CRITERION])
@@ -190,6 +252,18 @@ async def test_many_movers_at_once_never_overfill_a_column(desk: Desk) -> None:
     refused = next(answer.json() for answer in answers if answer.status_code == 409)
     assert refused["code"] == "wip_limit_reached"
     assert len((await desk.get("/board/column/analyzing", project="p"))["tickets"]) == 2
+
+
+async def test_many_makers_at_once_never_overfill_the_backlog(desk: Desk) -> None:
+    """Its limit is asked where tickets enter it; what leaves it makes room."""
+    await desk.project(wip_limits={"backlog": 2})
+    made = [{"project": desk.project_id, "title": f"Number {number}", "force_create": True} for number in range(5)]
+    answers = await asyncio.gather(*(desk.client.post("/api/v1/tickets", json=one) for one in made))
+    assert sorted(answer.status_code for answer in answers) == [201, 201, 409, 409, 409]
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"wip_limit_reached"}
+    first = next(answer.json()["ticket_id"] for answer in answers if answer.status_code == 201)
+    await desk.post(f"/tickets/{first}/progress")
+    await desk.ticket()
 
 
 async def test_one_ticket_moved_by_many_at_once_moves_once_each(desk: Desk) -> None:
@@ -218,6 +292,15 @@ async def test_a_ticket_goes_back_with_its_reason(desk: Desk) -> None:
     shown = await desk.post(f"/tickets/{ticket}/regress", {"reason": "it drips"})
     assert (shown["status"], shown["previous_status"], shown["reason"]) == ("building", "testing", "it drips")
     await desk.post(f"/tickets/{ticket}/regress", {"to_status": "testing"}, expect=409)
+
+
+async def test_sending_back_never_leads_forward(desk: Desk) -> None:
+    """Who sends a ticket back to a column that it has left meanwhile, backward, moves it nowhere."""
+    ticket = await desk.ticket(criteria=[CRITERION])
+    await desk.post(f"/tickets/{ticket}/progress")
+    with pytest.raises(NotBack):
+        await move(desk.tools, ticket, "building", how=How.REGRESS, by="person:ann", override=True, reason="late")
+    assert await desk.status(ticket) == "analyzing"
 
 
 async def test_a_blocked_ticket_stays_until_it_is_unblocked(desk: Desk) -> None:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from shopfloor.board import service
 from shopfloor.board.models import Ticket
+from shopfloor.board.rules import LONGEST_TASK
 from shopfloor.board.steps.block import detect
 from shopfloor.kit.db import db_time
 from tests.board.desk import Desk
@@ -49,6 +50,25 @@ async def test_every_sort_pages_over_everything_once(desk: Desk, sort: str) -> N
     assert (len(seen), set(seen)) == (3, made)
 
 
+async def test_a_page_may_end_with_a_title_of_any_length(desk: Desk) -> None:
+    """A cursor holds the title it stands at."""
+    for letter in "一二三":
+        await desk.ticket(letter * 500)
+    first = await desk.get("/tickets", sort="title", limit=1)
+    rest = await desk.get("/tickets", sort="title", cursor=first["next_cursor"])
+    assert len(rest["tickets"]) == 2
+
+
+@pytest.mark.parametrize(("one", "other"), [("created_at", "-created_at"), ("-updated_at", "-created_at")])
+async def test_a_cursor_of_another_sort_is_refused(desk: Desk, one: str, other: str) -> None:
+    """It would go on at the wrong row."""
+    for number in range(2):
+        await desk.ticket(f"Number {number}")
+    first = await desk.get("/tickets", sort=one, limit=1)
+    refused = await desk.call("GET", "/tickets", expect=422, sort=other, cursor=first["next_cursor"])
+    assert refused["code"] == "bad_cursor"
+
+
 async def test_filters_say_what_tickets_must_be(desk: Desk) -> None:
     one = await desk.ticket("A red door", priority="HIGH", owner="ann", spec_id="s-1", require_approval=True)
     other = await desk.ticket("A blue door", description="hinges 100% oiled")
@@ -64,6 +84,14 @@ async def test_filters_say_what_tickets_must_be(desk: Desk) -> None:
         assert await ids(**{name: value}) == [other], name
     assert await ids(status="done") == []
     assert set(await ids(project="p", status="backlog")) == {one, other}
+
+
+async def test_a_search_of_too_many_words_is_refused(desk: Desk) -> None:
+    """Words that were left out would find what was not asked for."""
+    ticket = await desk.ticket("Mend a gate")
+    assert (await desk.get("/tickets", q="gate " * 10))["tickets"][0]["ticket_id"] == ticket
+    refused = await desk.call("GET", "/tickets", expect=422, q="gate " * 11)
+    assert (refused["code"], refused["detail"]) == ("too_many_words", "q has 11 words; a search takes 10")
 
 
 async def test_an_archived_ticket_is_off_the_board_and_its_tasks_do_not_run(desk: Desk) -> None:
@@ -185,6 +213,17 @@ async def test_failing_evidence_is_its_own_class_and_gets_a_task(desk: Desk) -> 
     assert blocked.blocked_class == "failing_checks"
     (task,) = (await desk.get("/tasks", ticket=ticket))["tasks"]
     assert (task["title"], task["held"]) == ("Clear the way: Mend the gate", False)
+
+
+async def test_the_task_that_clears_the_way_of_a_long_ticket_fits(desk: Desk) -> None:
+    ticket = await desk.ticket(criteria=[CRITERION], description="x" * 120_000)
+    await desk.to_testing(ticket)
+    await desk.prove(ticket, "failed")
+    await desk.project(autonomy=True)
+    await detect(desk.tools, seconds=0)
+    (task,) = (await desk.get("/tasks", ticket=ticket))["tasks"]
+    assert len(task["description"]) == LONGEST_TASK
+    assert task["description"].endswith(f"are in ticket {ticket}.)")
 
 
 async def test_a_ticket_that_was_rejected_meanwhile_gets_no_task_to_clear_its_way(desk: Desk) -> None:

@@ -20,6 +20,17 @@ def test_a_project_is_made_changed_shown_and_forgotten(shop: Shop, place: Path) 
     assert shop("projects", "show", "greeter").code != 0
 
 
+def test_a_list_of_projects_is_searched_and_goes_on(shop: Shop, place: Path) -> None:
+    for name in ("mill-one", "mill-two"):
+        (place / name).mkdir()
+        shop.json("projects", "create", name, str(repository(place / name)))
+    words = ("projects", "list", "--search", "MILL", "--limit", "1")
+    first = shop(*words)
+    told = first.err.split()
+    rest = shop(*words, "--cursor", told[told.index("--cursor") + 1])
+    assert ("mill-one" in first.out, "mill-two" in rest.out, rest.err) == (True, True, "")
+
+
 def test_a_wrong_setting_is_told_with_what_to_do(shop: Shop, place: Path) -> None:
     done = shop("projects", "create", "bad", str(repository(place)), "--branch-template", "{slug}")
     assert done.code == 1

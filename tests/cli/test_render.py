@@ -6,7 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from shopfloor.board.rules.gates import Finding
 from shopfloor.cli import render, story
+from shopfloor.cli.exits import Refused
 
 pytestmark = pytest.mark.unit
 HOSTILE = st.text(
@@ -63,3 +65,18 @@ def test_an_unknown_event_says_nothing() -> None:
 
 def test_a_payload_that_is_no_object_does_no_harm() -> None:
     assert story.line({"event_type": "agent.message", "payload": ["?"], "recorded_at": ""}) is None
+
+
+def test_a_refusal_names_every_gate_and_who_may_pass_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the flags that the terminal has."""
+    open_ = [
+        Finding(gate="evidence", kind="evidence", missing="0 of 2 \x1b[31mhold"),
+        Finding(gate="approval", kind="approval", missing="it is rejected", who="nobody; a person approves the ticket"),
+    ]
+    render.problem(Refused({"detail": "no", "hint": "look", "missing": [one.document() for one in open_]}))
+    assert capsys.readouterr().err.splitlines() == [
+        "error: no",
+        "missing: evidence: 0 of 2 hold; may override: a person, with --override --reason …",
+        "missing: approval: it is rejected; may override: nobody; a person approves the ticket",
+        "hint: look",
+    ]

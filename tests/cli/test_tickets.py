@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Shop, repository
 
 
@@ -42,3 +44,25 @@ def test_a_ticket_waits_for_its_approval(shop: Shop, place: Path) -> None:
     assert "approve" in shop("tickets", "progress", ticket).err
     assert shop.json("tickets", "approve", ticket, "--by", "ann")["approval_by"] == "person:ann"
     assert shop.json("tickets", "progress", ticket)["status"] == "analyzing"
+
+
+def test_two_colons_without_spaces_are_part_of_a_criterion(shop: Shop, place: Path) -> None:
+    shop.json("projects", "create", "colons", str(repository(place)))
+    ticket = shop.json("tickets", "create", "colons", "Sort", "-c", "std::sort is used")["ticket_id"]
+    found = shop.json("tickets", "criteria", ticket, "--add", "std::vector too :: test -f a::b")["criteria"]
+    commands = [one["check"] and one["check"]["command"] for one in found]
+    assert [one["text"] for one in found] == ["std::sort is used", "std::vector too"]
+    assert commands == [None, "test -f a::b"]
+
+
+@pytest.mark.parametrize("what", ["tickets", "tasks"])
+def test_a_list_says_that_there_is_more_and_goes_on(shop: Shop, place: Path, what: str) -> None:
+    shop.json("projects", "create", f"many-{what}", str(repository(place)))
+    for word in ("Oil the hinges", "Paint the fence"):
+        shop.json(what, "create", f"many-{what}", word)
+    words = (what, "list", "--project", f"many-{what}", "--limit", "1")
+    first = shop(*words)
+    told = first.err.split()
+    assert told[:3] == ["2", "in", "all;"]
+    rest = shop(*words, "--cursor", told[told.index("--cursor") + 1])
+    assert ("Paint" in first.out, "Oil" in rest.out, rest.err) == (True, True, "")

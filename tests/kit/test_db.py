@@ -174,3 +174,14 @@ async def test_a_single_statement_keeps_the_write_lock_until_its_thread_has_ende
         with pytest.raises(asyncio.CancelledError):
             await task
     assert await look(pairs) == {1: 1}
+
+
+async def test_sqlite_knows_the_small_letters_of_all_alphabets(database: Database) -> None:
+    """A search finds them whatever their case."""
+    if not database.sqlite:
+        pytest.skip("PostgreSQL goes by its database's locale")
+    text = sa.literal("Übersicht der ТОВАРЫ")
+    found = sa.select(text.icontains("üBERSICHT"), text.icontains("товары"), text.icontains("ubersicht"))
+    async with database.reading() as session:
+        assert (await session.execute(found)).one() == (True, True, False)
+        assert (await session.execute(sa.text("SELECT lower(NULL), lower(5)"))).one() == (None, "5")

@@ -51,6 +51,37 @@ def test_a_repository_has_one_project(house: Platform, project: dict[str, Any]) 
     assert refused["code"] == "project_exists"
 
 
+@pytest.fixture
+def many(house: Platform, place: Path) -> Iterator[str]:
+    """A word that three projects are found by."""
+    word = place.name.lower()
+    made = [
+        house.post("/projects", {"name": f"{name}-{word.upper()}", "repository_url": f"/{word}/{name}"}, expect=201)
+        for name in "bca"
+    ]
+    yield word
+    for one in made:
+        house.client.delete(f"/api/v1/projects/{one['project_id']}")
+
+
+def names(page: dict[str, Any]) -> str:
+    """Their first letters."""
+    return "".join(one["name"][0] for one in page["projects"])
+
+
+@pytest.mark.parametrize(("sort", "wanted"), [("name", "abc"), ("-name", "cba"), ("created_at", "bca")])
+def test_projects_are_searched_and_sorted_in_pages(house: Platform, many: str, sort: str, wanted: str) -> None:
+    first = house.get("/projects", q=many, sort=sort, limit=2)
+    rest = house.get("/projects", q=many, sort=sort, limit=2, cursor=first["next_cursor"])
+    assert names(first) + names(rest) == wanted
+    assert [(page["total_count"], page["has_more"]) for page in (first, rest)] == [(3, True), (3, False)]
+
+
+def test_projects_are_also_paged_by_offset(house: Platform, many: str) -> None:
+    pages = [house.get("/projects", q=many, limit=2, offset=offset) for offset in (1, 2, 3)]
+    assert [(names(page), page["has_more"]) for page in pages] == [("bc", False), ("c", False), ("", False)]
+
+
 def test_a_change_keeps_what_it_does_not_name(house: Platform, project: dict[str, Any]) -> None:
     changed = change(house, project, budget_usd=5, allow=["PyPI.org:443"])
     assert (changed["budget_usd"], changed["allow"], changed["name"]) == (5, ["pypi.org:443"], project["name"])

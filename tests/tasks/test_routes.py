@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from shopfloor.auth import service as auth
 from shopfloor.kit.db import Session
@@ -112,6 +113,26 @@ async def test_pages_by_cursor_show_every_task_once(client: httpx.AsyncClient, p
     assert (len(seen), set(seen)) == (7, made)
 
 
+async def test_results_and_what_can_be_cancelled_are_filtered_searched_and_sorted(
+    client: httpx.AsyncClient, world: World, project: str
+) -> None:
+    """RES-01, TSK-14"""
+    await world.project("q")
+    one, two = [(await make(client, title=title))["task_id"] for title in ("Saw b", "Saw a")]
+    other = (await make(client, project="q", title="Saw c"))["task_id"]
+
+    async def ids(path: str, name: str, **query: Any) -> list[str]:
+        return [task["task_id"] for task in (await ask(client, "GET", path, params=query))[name]]
+
+    async def both(**query: Any) -> list[list[str]]:
+        return [await ids("/tasks/cancellable", "tasks", **query), await ids("/results", "results", **query)]
+
+    async with world.database.transaction() as session:
+        await session.execute(sa.update(Task).values(result=DONE))
+    assert await both(project="p", sort="title") == [[two, one]] * 2
+    assert await both(q="saw C") == [[other]] * 2
+
+
 async def test_a_bad_cursor_is_refused(client: httpx.AsyncClient, project: str) -> None:
     for cursor in ("x", "bm8=", "WzEsMl0="):
         assert (await ask(client, "GET", "/tasks", 422, params={"cursor": cursor}))["code"] == "bad_cursor"
@@ -142,6 +163,18 @@ async def test_dependencies_are_read_added_replaced_removed_and_checked(
     assert (await ask(client, "PUT", path, json={"depends_on": [three]}))["depends_on"] == [three]
     assert (await ask(client, "DELETE", f"{path}/{three}"))["depends_on"] == []
     assert (await ask(client, "DELETE", f"{path}/{three}", 404))["code"] == "dependency_not_found"
+
+
+@pytest.mark.parametrize("kind", ["project", "ticket", "task"])
+async def test_there_is_no_graph_of_what_there_is_not(client: httpx.AsyncClient, project: str, kind: str) -> None:
+    """OTH-01: an empty graph would say that nothing waits."""
+    found = await ask(client, "GET", f"/graph/dependency-graph/{kind}/nothing", 404)
+    assert found["code"] == f"{kind}_not_found"
+
+
+async def test_a_ticket_without_tasks_has_an_empty_graph(client: httpx.AsyncClient, project: str) -> None:
+    found = await ask(client, "GET", f"/graph/dependency-graph/ticket/{await ticket_of(client)}")
+    assert found["nodes"] == []
 
 
 async def test_what_waits_or_runs_can_be_cancelled(client: httpx.AsyncClient, project: str) -> None:

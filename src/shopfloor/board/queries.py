@@ -17,7 +17,7 @@ from shopfloor.evidence.queries import Standing
 from shopfloor.evidence.rules import Stand
 from shopfloor.kit import paging
 from shopfloor.kit.db import Session, db_time
-from shopfloor.kit.errors import Malformed, NotFound
+from shopfloor.kit.errors import NotFound
 from shopfloor.projects.models import Project
 from shopfloor.tasks.models import Task
 
@@ -34,12 +34,6 @@ class TicketNotFound(NotFound):
     """There is no such ticket."""
 
     hint = "GET /api/v1/tickets lists them."
-
-
-class UnknownSort(Malformed):
-    """The list cannot be sorted by that."""
-
-    hint = f"Sort by one of {', '.join(SORTS)}; with - before it, descending."
 
 
 async def moment(session: Session) -> datetime:
@@ -196,7 +190,7 @@ def filtered(
     q: str = "",
     archived: bool = False,
 ) -> sa.Select[Any]:
-    """Tickets by what they must be."""
+    """Tickets by what they must be. Raises TooManyWords."""
     query = sa.select(Ticket)
     wanted = {
         Ticket.project_id: project_id,
@@ -209,24 +203,15 @@ def filtered(
     }
     query = query.where(*(column == value for column, value in wanted.items() if value is not None))
     query = query.where(Ticket.archived_at.is_not(None) if archived else Ticket.archived_at.is_(None))
-    for word in q.split()[:10]:
-        text = (Ticket.title, Ticket.description, Ticket.ticket_id)
-        query = query.where(sa.or_(*(column.icontains(word, autoescape=True) for column in text)))
-    return query
+    return paging.search(query, q, (Ticket.title, Ticket.description, Ticket.ticket_id))
 
 
 async def listing(
     session: Session, query: sa.Select[Any], *, sort: str, cursor: str | None, limit: int
 ) -> tuple[Sequence[Ticket], str | None, int]:
     """A page of tickets, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor."""
-    if (by := SORTS.get(sort.removeprefix("-"))) is None:
-        raise UnknownSort(f"tickets cannot be sorted by {sort[:40]!r}")
-    total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
-    paged = paging.after(
-        query, by=by, id_=Ticket.ticket_id, descending=sort.startswith("-"), cursor=cursor, limit=limit
-    )
-    rows, following = paging.page((await session.scalars(paged)).all(), by=by, id_=Ticket.ticket_id, limit=limit)
-    return rows, following, total or 0
+    order = paging.sort(sort, SORTS, Ticket.ticket_id)
+    return await paging.listing(session, query, order, cursor=cursor, limit=limit)
 
 
 async def moves(session: Session, ticket_id: str, *, limit: int = 1000) -> Sequence[TicketMove]:
@@ -308,8 +293,9 @@ async def column_page(
     query = sa.select(Ticket).where(Ticket.archived_at.is_(None), Ticket.status == column)
     if project_id:
         query = query.where(Ticket.project_id == project_id)
-    paged = paging.after(query, by=Ticket.rank, id_=Ticket.ticket_id, descending=False, cursor=cursor, limit=limit)
-    return paging.page((await session.scalars(paged)).all(), by=Ticket.rank, id_=Ticket.ticket_id, limit=limit)
+    order = paging.Sort(Ticket.rank, Ticket.ticket_id)
+    rows = await session.scalars(paging.after(query, order, cursor=cursor, limit=limit))
+    return paging.page(rows.all(), order, limit=limit)
 
 
 async def cards(session: Session, tickets: Sequence[Ticket]) -> dict[str, Card]:

@@ -24,3 +24,4 @@ Url = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 OrderId = Annotated[str, typer.Argument(metavar="ID", help="A work order's id.", autocompletion=order_ids)]
+Cursor = Annotated[str | None, typer.Option(help="Where to go on: what the page before ended with.")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from shopfloor.cli import render
-from shopfloor.cli.options import Json, Url
+from shopfloor.cli.options import Cursor, Json, Url
 from shopfloor.kit.errors import Malformed
 
 app = typer.Typer(
@@ -71,18 +71,25 @@ def with_settings(command: Command) -> Command:
 
 
 @app.command("list")
-def list_projects(as_json: Json = False, url: Url = None) -> None:
+def list_projects(
+    query: Annotated[str | None, typer.Option("--search", "-q", help="With these words.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 500,
+    cursor: Cursor = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
     """List projects by name."""
     from shopfloor.cli.client import Client
 
     with Client(url) as client:
-        found = client.get(PATH, limit=500)
+        found = client.get(PATH, q=query, limit=limit, cursor=cursor)
     if as_json:
         render.as_json(found)
         return
     names = ("name", "project_id", "repository_url", "budget_usd")
     rows = ([project[name] or "" for name in names] for project in found["projects"])
     render.table(("name", "id", "repository", "budget"), rows)
+    render.rest(found)
 
 
 @app.command()

@@ -74,11 +74,15 @@ def as_json(value: Any) -> None:
 
 
 def problem(found: Problem, *, json_wanted: bool = False) -> None:
-    """A problem on stderr: what is wrong, then what to do."""
+    """A problem on stderr: what is wrong, what each gate wants and who may pass it as it is, then what to do."""
     if json_wanted:
         print(json.dumps(found.document(), default=str), file=sys.stderr)
         return
     print(f"{paint('error:', 'bold red', sys.stderr)} {clean(found.message)}", file=sys.stderr)
+    for gate in found.document().get("missing", []):
+        who = str(gate["who_may_override"]).replace("override=true and a reason", "--override --reason …")
+        line = clean(f"{gate['gate']}: {gate['missing']}; may override: {who}")
+        print(f"{paint('missing:', 'yellow', sys.stderr)} {line}", file=sys.stderr)
     if found.hint:
         print(f"{paint('hint:', 'cyan', sys.stderr)} {clean(found.hint)}", file=sys.stderr)
 
@@ -97,6 +101,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, lined_up:
     for line in lines:
         cells = (paint(one_line(c, w).ljust(w), OF_STATUS.get(c, "")) for c, w in zip(line, widths, strict=True))
         print("  ".join(cells).rstrip())
+
+
+def rest(page: dict[str, Any]) -> None:
+    """That there is more than a page of a list, and how to see it; nothing after the last."""
+    if page["next_cursor"]:
+        note(f"{page['total_count']} in all; --limit shows more, --cursor {clean(page['next_cursor'])} the next")
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from shopfloor.cli import render
-from shopfloor.cli.options import Json, Url
+from shopfloor.cli.options import Cursor, Json, Url
 
 app = typer.Typer(
     help="Tasks: what waits, runs and ended, and what waits for what.", no_args_is_help=True, rich_markup_mode=None
@@ -28,6 +28,7 @@ def list_tasks(
         "-created_at"
     ),
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
+    cursor: Cursor = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
@@ -36,12 +37,13 @@ def list_tasks(
 
     wanted = {"status": status, "phase_id": phase, "project": project, "ticket": ticket, "q": search}
     with Client(url) as client:
-        found = client.get(PATH, sort=sort, limit=limit, **wanted)
+        found = client.get(PATH, sort=sort, limit=limit, cursor=cursor, **wanted)
     if as_json:
         render.as_json(found)
         return
     rows = ([_plain(task[name]) for name in COLUMNS] for task in found["tasks"])
     render.table(HEADS, rows)
+    render.rest(found)
 
 
 @app.command()

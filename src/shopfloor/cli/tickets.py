@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from shopfloor.cli import render
-from shopfloor.cli.options import Json, Url
+from shopfloor.cli.options import Cursor, Json, Url
 
 app = typer.Typer(
     help="Tickets: made, moved, approved, proven.",
@@ -27,7 +27,8 @@ def list_tickets(
     blocked: Annotated[
         bool | None, typer.Option("--blocked/--not-blocked", help="With something in their way.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 50,
+    cursor: Cursor = None,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
@@ -35,13 +36,14 @@ def list_tickets(
     from shopfloor.cli.client import Client
 
     with Client(url) as client:
-        found = client.get(PATH, project=project, status=status, q=query, blocked=blocked, limit=limit)
+        found = client.get(PATH, project=project, status=status, q=query, blocked=blocked, limit=limit, cursor=cursor)
     if as_json:
         render.as_json(found)
         return
     names = ("ticket_id", "status", "priority", "approval", "blocked_class", "title")
     rows = ([ticket[name] or "" for name in names] for ticket in found["tickets"])
     render.table(("id", "status", "priority", "approval", "blocked", "title"), rows)
+    render.rest(found)
 
 
 @app.command()
@@ -78,7 +80,7 @@ def create(
 
 
 def _criterion(text: str) -> dict[str, Any]:
-    words, _, command = text.partition("::")
+    words, _, command = text.partition(" :: ")  # with spaces: std::sort is no command
     check = {"kind": "command", "command": command.strip()} if command.strip() else None
     return {"text": words.strip(), "check": check}
 

@@ -43,6 +43,13 @@ PARTS = {
 SCRIPTS = ("*.sh", "*.bash", "*test*", "*check*", "*verify*", "*spec*", "*lint*", "bin/**", "ci/**", "scripts/**")
 """What a command names and looks like this is the check itself."""
 
+AGENTS = (
+    *("CLAUDE.md", "CLAUDE.local.md", "AGENTS.md", "AGENTS.override.md", "GEMINI.md", ".cursorrules", ".goosehints"),
+    *("opencode.json*", ".mcp.json", ".shopfloor/**"),
+    *("**/.claude/**", "**/.codex/**", "**/.gemini/**", "**/.opencode/**", "**/.openhands/**", "**/.agents/**"),
+)
+"""What agents read before they are told anything: whoever writes it steers the judge."""
+
 SOURCE_ENDINGS = frozenset(
     {"py", "js", "ts", "jsx", "tsx", "mjs", "cjs", "go", "rb", "rs", "php", "java", "kt", "sh", "c", "cpp"}
 )

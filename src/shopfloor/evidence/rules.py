@@ -211,6 +211,11 @@ def tampered(touched: Iterable[Touched], protects: Sequence[str] | None, command
     return sorted(found)
 
 
+def steered(touched: Iterable[Touched], *more: str) -> list[str]:
+    """The files that were touched and steer an agent who looks at the work, or are globs of `more`."""
+    return sorted(file.path for file in touched if matches(file.path, (*harness.AGENTS, *more)))
+
+
 def named(command: str) -> list[str]:
     """The scripts a command names that look like a check: the code under work is not among them."""
     try:

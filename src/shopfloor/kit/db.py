@@ -270,11 +270,17 @@ class Database:
 
 
 def sqlite_pragmas(connection: Any) -> None:
-    """What every SQLite connection of ours needs: durable commits, foreign keys, patience."""
+    """What every SQLite connection of ours needs: durable commits, foreign keys, patience, small letters of all alphabets."""
+    connection.create_function("lower", 1, _small, deterministic=True)
     cursor = connection.cursor()
     for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _small(text: Any) -> Any:
+    """SQLite's own `lower` knows the letters of ASCII only."""
+    return text if text is None else str(text).lower()
 
 
 def _sqlite_engine(url: sa.URL, *, pool_size: int, begin: str) -> AsyncEngine:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from shopfloor.forges import queries as changes
+from shopfloor.kit import paging
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import NotFound
 from shopfloor.projects.models import Project
+
+SORTS = {"name": Project.name, "created_at": Project.created_at, "updated_at": Project.updated_at}
 
 
 class ProjectNotFound(NotFound):
@@ -30,8 +33,11 @@ async def of_repository(session: Session, repository_url: str) -> Project | None
     return await session.scalar(same.order_by(Project.repository_url != repository_url).limit(1))
 
 
-async def listing(session: Session, *, limit: int, offset: int) -> tuple[Sequence[Project], int]:
-    """A page of projects by name, and how many there are in all."""
-    total = await session.scalar(sa.select(sa.func.count()).select_from(Project))
-    page = sa.select(Project).order_by(Project.name).limit(limit).offset(offset)
-    return (await session.scalars(page)).all(), total or 0
+async def listing(
+    session: Session, *, q: str, sort: str, cursor: str | None, limit: int, offset: int
+) -> tuple[Sequence[Project], str | None, int]:
+    """A page of projects, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor, TooManyWords."""
+    text = (Project.name, Project.description, Project.repository_url, Project.project_id)
+    query = paging.search(sa.select(Project), q, text)
+    order = paging.sort(sort, SORTS, Project.project_id)
+    return await paging.listing(session, query, order, cursor=cursor, limit=limit, offset=offset)

@@ -9,6 +9,7 @@ from shopfloor.auth.guard import person
 from shopfloor.forges.rules import repository_url
 from shopfloor.kit.db import Database
 from shopfloor.kit.errors import Malformed
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries, service
 from shopfloor.projects.models import Project
 from shopfloor.projects.schemas import (
@@ -62,14 +63,19 @@ async def create_project(body: ProjectRequest, request: Request, store: Stored) 
 @router.get("")
 async def list_projects(
     store: Stored,
+    q: Annotated[str, Query(max_length=500)] = "",
+    sort: Annotated[str, Query(max_length=40)] = "name",
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> ProjectList:
-    """Projects by name."""
+    """Projects, by name unless sorted otherwise."""
     async with store.reading() as session:
-        rows, total = await queries.listing(session, limit=limit, offset=offset)
+        rows, following, total = await queries.listing(
+            session, q=q, sort=sort, cursor=cursor, limit=limit, offset=offset
+        )
     views = [ProjectView.model_validate(row) for row in rows]
-    return ProjectList(projects=views, total_count=total, has_more=offset + len(views) < total)
+    return ProjectList(projects=views, total_count=total, has_more=following is not None, next_cursor=following)
 
 
 @router.get("/{project_id}")

@@ -151,6 +151,7 @@ class ProjectList(Schema):
     projects: list[ProjectView]
     total_count: int
     has_more: bool
+    next_cursor: str | None
 
 
 class StartWork(Body):

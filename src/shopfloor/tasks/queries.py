@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from shopfloor.gateway import queries as gateway
 from shopfloor.kit import paging
 from shopfloor.kit.db import Session, db_time
-from shopfloor.kit.errors import Malformed, NotFound
+from shopfloor.kit.errors import NotFound
 from shopfloor.sandboxes.models import SandboxRow
 from shopfloor.tasks import rules
 from shopfloor.tasks.models import Task, TaskDependency
@@ -30,12 +30,6 @@ class TaskNotFound(NotFound):
     """There is no such task."""
 
     hint = "GET /api/v1/tasks lists them."
-
-
-class UnknownSort(Malformed):
-    """The list cannot be sorted by that."""
-
-    hint = f"Sort by one of {', '.join(SORTS)}; with - before it, descending."
 
 
 async def get(session: Session, task_id: str) -> Task:
@@ -190,9 +184,8 @@ async def listing(
     cursor: str | None = None,
     limit: int = 50,
 ) -> tuple[Sequence[Task], str | None, int]:
-    """A page of tasks, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor."""
-    if (by := SORTS.get(sort.removeprefix("-"))) is None:
-        raise UnknownSort(f"tasks cannot be sorted by {sort[:40]!r}")
+    """A page of tasks, the cursor of the next one, and how many there are in all. Raises UnknownSort, BadCursor, TooManyWords."""
+    order = paging.sort(sort, SORTS, Task.task_id)
     query = sa.select(Task)
     wanted = {Task.status: status, Task.phase: phase, Task.project_id: project_id, Task.ticket_id: ticket_id}
     query = query.where(*(column == value for column, value in wanted.items() if value is not None))
@@ -202,14 +195,8 @@ async def listing(
         query = query.where(Task.result.is_not(None))
     if has_sandbox is not None:
         query = query.where(Task.sandbox_id.is_not(None) if has_sandbox else Task.sandbox_id.is_(None))
-    for word in q.split()[:10]:
-        query = query.where(
-            sa.or_(Task.title.icontains(word, autoescape=True), Task.description.icontains(word, autoescape=True))
-        )
-    total = await session.scalar(sa.select(sa.func.count()).select_from(query.subquery()))
-    paged = paging.after(query, by=by, id_=Task.task_id, descending=sort.startswith("-"), cursor=cursor, limit=limit)
-    rows, following = paging.page((await session.scalars(paged)).all(), by=by, id_=Task.task_id, limit=limit)
-    return rows, following, total or 0
+    query = paging.search(query, q, (Task.title, Task.description))
+    return await paging.listing(session, query, order, cursor=cursor, limit=limit)
 
 
 async def untitled(session: Session) -> Sequence[str]:

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from shopfloor.auth.guard import Caller, person, task_caller
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries as projects
 from shopfloor.tasks import queries, results, rules
 from shopfloor.tasks.models import Task
@@ -32,14 +33,25 @@ async def report_result(
 async def list_results(
     house: Tooled,
     status: TaskStatus | None = None,
+    project: Annotated[str | None, Query(max_length=100)] = None,
     ticket: Annotated[str | None, Query(max_length=40)] = None,
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    q: Annotated[str, Query(max_length=200)] = "",
+    sort: Annotated[str, Query(max_length=40)] = "-created_at",
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> ResultList:
-    """What tasks ended with, newest first."""
+    """What tasks ended with, newest first unless sorted otherwise."""
     async with house.database.reading() as session:
         rows, following, total = await queries.listing(
-            session, status=status, ticket_id=ticket, reported_only=True, cursor=cursor, limit=limit
+            session,
+            status=status,
+            project_id=(await projects.get(session, project)).project_id if project else None,
+            ticket_id=ticket,
+            reported_only=True,
+            q=q,
+            sort=sort,
+            cursor=cursor,
+            limit=limit,
         )
     shown = [_view(task) for task in rows]
     return ResultList(results=shown, total_count=total, has_more=following is not None, next_cursor=following)
@@ -74,6 +86,7 @@ async def dependency_graph(
     kind: Literal["project", "ticket", "task"],
     id_: Annotated[str, Path(max_length=100)],
     house: Tooled,
+    request: Request,
     shape: Annotated[Literal["json", "mermaid"], Query(alias="format")] = "json",
 ) -> Graph | Response:
     """What waits for what: of a project, of a ticket, or everything before and behind a task."""
@@ -83,6 +96,9 @@ async def dependency_graph(
         elif kind == "task":
             await queries.get(session, id_)
         tasks, edges, more = await queries.graph(session, kind, id_, limit=MOST_NODES)
+        # Without tasks it may be a ticket that nobody knows. The board, above us, says so in `state.ticket`.
+        if kind == "ticket" and not tasks and (look := getattr(request.app.state, "ticket", None)):
+            await look(session, id_)
     if shape == "mermaid":
         nodes = [(task.task_id, task.title, task.status) for task in tasks]
         return Response(rules.mermaid(nodes, edges), media_type="text/vnd.mermaid")

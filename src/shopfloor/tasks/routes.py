@@ -10,6 +10,7 @@ from shopfloor.agents import service as agents
 from shopfloor.auth.guard import Caller, person, task_caller
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Conflict, Malformed
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
 from shopfloor.projects.rules import column
@@ -120,7 +121,7 @@ async def list_tasks(
     ticket: Annotated[str | None, Query(max_length=40)] = None,
     q: Annotated[str, Query(max_length=200)] = "",
     sort: Annotated[str, Query(max_length=40)] = "-created_at",
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TaskList:
     """Tasks, newest first unless sorted otherwise (TSK-01)."""
@@ -155,12 +156,18 @@ async def timed_out(house: Tooled) -> TimedOutList:
 @router.get("/cancellable", dependencies=[Person])
 async def cancellable(
     house: Tooled,
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    project: Annotated[str | None, Query(max_length=100)] = None,
+    q: Annotated[str, Query(max_length=200)] = "",
+    sort: Annotated[str, Query(max_length=40)] = "-created_at",
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> TaskList:
     """Tasks that wait or run (TSK-14)."""
     async with house.database.reading() as session:
-        rows, following, total = await queries.listing(session, open_only=True, cursor=cursor, limit=limit)
+        project_id = (await projects.get(session, project)).project_id if project else None
+        rows, following, total = await queries.listing(
+            session, project_id=project_id, open_only=True, q=q, sort=sort, cursor=cursor, limit=limit
+        )
         shown = await views(session, rows)
     return TaskList(tasks=shown, total_count=total, has_more=following is not None, next_cursor=following)
 

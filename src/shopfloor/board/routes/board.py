@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
-from shopfloor.board.routes.common import Cursor, Limit, Person, ProjectName, TicketId, Tooled, detail, somebody
+from shopfloor.board.routes.common import Limit, Person, ProjectName, TicketId, Tooled, detail, somebody
 from shopfloor.board.rules import How
 from shopfloor.board.schemas import BoardMove, Move, TicketDetail
 from shopfloor.board.steps import view
 from shopfloor.board.steps.move import move
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects.rules import column
 
 router = APIRouter(prefix="/api/v1/board", tags=["board"], dependencies=[Person])

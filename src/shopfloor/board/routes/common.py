@@ -19,7 +19,6 @@ Tooled = Annotated[Tools, Depends(tools)]
 TicketId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9._-]+$")]
 ProjectName = Annotated[str | None, Query(max_length=100, description="A project's id or name; all if left out.")]
 Limit = Annotated[int, Query(ge=1, le=500)]
-Cursor = Annotated[str | None, Query(max_length=1000)]
 ColumnWord = Annotated[str | None, Query(max_length=60)]
 
 

@@ -10,7 +10,6 @@ from shopfloor.board.models import Ticket
 from shopfloor.board.routes.common import (
     Alike,
     ColumnWord,
-    Cursor,
     Limit,
     Person,
     ProjectName,
@@ -19,13 +18,14 @@ from shopfloor.board.routes.common import (
     detail,
     somebody,
 )
-from shopfloor.board.rules import Approval, How
+from shopfloor.board.rules import Approval, Column, How
 from shopfloor.board.schemas import TicketDetail, TicketList, TicketPatch, TicketRequest, TicketView
 from shopfloor.board.steps.duplicates import DuplicateTickets, Likeness
-from shopfloor.board.steps.move import move
+from shopfloor.board.steps.move import check_room, move
 from shopfloor.evidence import service as checks
 from shopfloor.kit.db import Session
 from shopfloor.kit.errors import Malformed
+from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
 from shopfloor.projects.rules import column
@@ -48,6 +48,7 @@ async def create_ticket(body: TicketRequest, house: Tooled, likeness: Alike) -> 
         await likeness.warm(house.database, project_id)
     async with house.database.transaction() as session:
         project = await queries.lock_project(session, project_id)
+        await check_room(session, project, Column.BACKLOG)
         if not body.force_create:
             await _refuse_repeated(session, house, likeness, project_id, body)
         ticket = await _make(session, house, project, body)

@@ -46,6 +46,8 @@ BACK = {
 LIMITS = {C.ANALYZING: 5, C.BUILDING: 10, C.TESTING: 8}
 """How many tickets a column holds when the project does not say."""
 assert ORDER == COLUMNS
+LONGEST_TASK = 90_000
+"""Letters that a task's description may have, as people who make one by API are told: its order's prompt has room for a little more."""
 
 
 class NoNextColumn(Malformed):
@@ -174,6 +176,14 @@ def is_environment(reason: str) -> bool:
     """Whether an order's reason tells of the place it was done in, not of the work."""
     plain = reason.lower()
     return any(word in plain for word in ENVIRONMENT_WORDS)
+
+
+def shortened(text: str, where: str, most: int = LONGEST_TASK) -> str:
+    """The text with at most so many letters; if it had more, it ends by saying so, and `where` all of it is."""
+    if len(text) <= most:
+        return text
+    note = f"\n\n(Cut off here. All {len(text)} letters of it are in {where}.)"
+    return text[: max(0, most - len(note))] + note
 
 
 class NotBack(Malformed):

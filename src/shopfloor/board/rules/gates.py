@@ -25,11 +25,6 @@ def gates_of(settings: Mapping[str, Any], column: str) -> list[dict[str, Any]]:
     return gates if proven else [*gates, {"kind": "evidence"}]
 
 
-def wants_commit(gates: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether any of the gates reads files."""
-    return any(gate["kind"] in READS_COMMIT for gate in gates)
-
-
 def name_of(gate: Mapping[str, Any]) -> str:
     """What a gate is called."""
     return str(gate.get("name") or gate["kind"])
@@ -66,6 +61,8 @@ class Facts:
     """Glob -> path -> text of the files at the head that it names."""
     changed: Sequence[str] = ()
     """Paths that the head changes."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Kind of gate -> why what it looks at could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +86,14 @@ def judge(gates: Iterable[Mapping[str, Any]], facts: Facts) -> list[Finding]:
     return [
         Finding(gate=name_of(gate), kind=gate["kind"], missing=missing)
         for gate in gates
-        if (missing := JUDGES[gate["kind"]](gate, facts))
+        if (missing := _unread(gate, facts) or JUDGES[gate["kind"]](gate, facts))
     ]
+
+
+def _unread(gate: Mapping[str, Any], facts: Facts) -> str:
+    """What nobody could look at does not hold; a person may know that it does."""
+    why = facts.unread.get(gate["kind"])
+    return f"{(facts.head_commit or '')[:12]} could not be read: {why}" if why else ""
 
 
 def _text(what: str, text: str, gate: Mapping[str, Any]) -> str:

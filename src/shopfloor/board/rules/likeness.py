@@ -1,9 +1,11 @@
 """How alike two tickets are: title and text together, each by weighted character n-grams unless a model does it. Pure."""
 
+import itertools
 import math
 import re
 import unicodedata
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from zlib import crc32
@@ -95,25 +97,35 @@ class Field:
     """One text of every ticket: which n-grams it has, and which tickets have an n-gram. Some 8 bytes for each pair."""
 
     def __init__(self) -> None:
-        self.of: list[array[int] | None] = []
-        """A slot for each text ever taken in: its n-grams; None: forgotten."""
-        self.keys: list[str] = []
+        self.of: dict[int, array[int]] = {}
+        """A slot for each text: its n-grams."""
+        self.keys: dict[int, str] = {}
         self.slots: dict[str, int] = {}
         self.holders: dict[int, array[int]] = {}
+        """N-gram -> its slots, rising: a slot is never used again."""
+        self._next = itertools.count()
 
     def put(self, key: str, text: str) -> None:
         """Take in, or replace, a ticket's text."""
+        own = array("I", sorted(grams(text)))
+        if key in self.slots and self.of[self.slots[key]] == own:
+            return
         self.drop(key)
-        slot = self.slots[key] = len(self.keys)
-        self.keys.append(key)
-        self.of.append(array("I", sorted(grams(text))))
-        for gram in self.of[slot] or ():
+        slot = self.slots[key] = next(self._next)
+        self.keys[slot], self.of[slot] = key, own
+        for gram in own:
             self.holders.setdefault(gram, array("I")).append(slot)
 
     def drop(self, key: str) -> None:
-        """Forget a ticket."""
-        if (slot := self.slots.pop(key, None)) is not None:
-            self.of[slot] = None
+        """Forget a ticket wholly: what stayed would make its n-grams seem common, and hide who has them."""
+        if (slot := self.slots.pop(key, None)) is None:
+            return
+        del self.keys[slot]
+        for gram in self.of.pop(slot):
+            holders = self.holders[gram]
+            del holders[bisect_left(holders, slot)]
+            if not holders:
+                del self.holders[gram]
 
     def weight(self, gram: int) -> float:
         """How much an n-gram tells: the rarer, the more."""
@@ -131,7 +143,7 @@ class Field:
                     dots[slot] = dots.get(slot, 0.0) + weight * weight
         best = sorted(dots, key=dots.__getitem__, reverse=True)[:MOST_COMPARED]
         norm = math.sqrt(sum(weight * weight for weight in weights.values()))
-        return {self.keys[slot]: self._cosine(own, weights, norm) for slot in best if (own := self.of[slot])}
+        return {self.keys[slot]: self._cosine(self.of[slot], weights, norm) for slot in best}
 
     def _cosine(self, own: array[int], weights: dict[int, float], norm: float) -> float:
         weighed = [(gram, weights.get(gram) or self.weight(gram)) for gram in own]

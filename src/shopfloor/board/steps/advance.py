@@ -5,7 +5,7 @@ from typing import Any
 
 from shopfloor.board import flow_queries, queries, service
 from shopfloor.board.models import Ticket
-from shopfloor.board.rules import BlockedClass, Column, How
+from shopfloor.board.rules import LONGEST_TASK, BlockedClass, Column, How, shortened
 from shopfloor.board.rules.flow import CriterionSeen, State, Step, TaskSeen, next_step
 from shopfloor.board.service import BOARD
 from shopfloor.board.steps.move import MoveRefused, move, move_back
@@ -20,9 +20,6 @@ from shopfloor.tasks import queries as task_queries
 from shopfloor.tasks import service as tasks
 from shopfloor.tasks.models import Task
 from shopfloor.workorders.steps import Tools
-
-LONGEST_TASK = 90_000
-"""Letters that a task's description may have."""
 
 
 async def advance(tools: Tools, ticket_id: str) -> bool:
@@ -139,8 +136,9 @@ async def _mend(tools: Tools, session: Session, project: Project, ticket: Ticket
 async def mend(tools: Tools, session: Session, project: Project, ticket: Ticket, why: str) -> Task:
     """Make a task that goes on from what is there, told why, in the ticket's column; it waits for whatever holds the ticket's work."""
     criteria = await evidence.criteria(session, ticket.ticket_id)
-    told = f"{why}\nGo on from what is there, and mend the cause.\n\n{_told(ticket, [one.text for one in criteria])}"
-    return await _create(tools, session, project, ticket, f"Mend: {ticket.title}", told[:LONGEST_TASK])
+    told = f"{why}\nGo on from what is there, and mend the cause.\n\n"
+    told += _told(ticket, [one.text for one in criteria], LONGEST_TASK - len(told))
+    return await _create(tools, session, project, ticket, f"Mend: {ticket.title}", told)
 
 
 async def _create(tools: Tools, session: Session, project: Project, ticket: Ticket, title: str, text: str) -> Task:
@@ -159,9 +157,12 @@ async def _create(tools: Tools, session: Session, project: Project, ticket: Tick
     )
 
 
-def _told(ticket: Ticket, criteria: Sequence[str]) -> str:
-    wanted = "\n".join(f"- {text}" for text in criteria)
-    return f"{ticket.title}\n\n{ticket.description}".strip() + (f"\n\nIt is done when:\n{wanted}" if wanted else "")
+def _told(ticket: Ticket, criteria: Sequence[str], most: int = LONGEST_TASK) -> str:
+    """The ticket's words and what must hold, in at most so many letters: the words make room for the criteria, as far as half of it."""
+    where = f"ticket {ticket.ticket_id}"
+    wanted = "\n\nIt is done when:\n" + "\n".join(f"- {text}" for text in criteria) if criteria else ""
+    words = f"{ticket.title}\n\n{ticket.description}".strip()
+    return shortened(shortened(words, where, max(most // 2, most - len(wanted))) + wanted, where, most)
 
 
 async def _retry(tools: Tools, session: Session, project: Project, ticket: Ticket, step: Step) -> None:

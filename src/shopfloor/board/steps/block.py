@@ -93,7 +93,7 @@ async def _remedy(tools: Tools, session: Session, project: Project, ticket: Tick
         spec_id=ticket.spec_id,
         phase=ticket.status,
         title=f"{REMEDY}{ticket.title}"[:500],
-        description=f"{told}\n\n{ticket.description}",
+        description=rules.shortened(f"{told}\n\n{ticket.description}", f"ticket {ticket.ticket_id}"),
         priority=ticket.priority,
         base_branch=ticket.branch,
         reason="made by the board",

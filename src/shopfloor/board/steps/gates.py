@@ -12,7 +12,10 @@ from shopfloor.evidence import queries as evidence
 from shopfloor.evidence.rules import matches
 from shopfloor.forges.mirrors import reading
 from shopfloor.forges.mirrors.bundles import CommitNotFound
+from shopfloor.forges.mirrors.places import Place
 from shopfloor.kit.db import Session
+from shopfloor.kit.errors import Problem
+from shopfloor.kit.git import GitFailed
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
 from shopfloor.tasks import queries as tasks
@@ -25,47 +28,64 @@ MOST_FILES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What git says of one head; it holds for that head and base only."""
+    """What git says of one head to the gates of one column; it holds for that column, head and base only."""
 
+    status: str = ""
     head_commit: str | None = None
     base_commit: str | None = None
     artifacts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     changed: Sequence[str] = ()
+    unread: Mapping[str, Problem] = field(default_factory=dict)
+    """Kind of gate -> why git could not say it."""
 
     def of(self, ticket: Ticket) -> bool:
         """Whether the ticket still stands where git was asked."""
-        return (self.head_commit, self.base_commit) == (ticket.head_commit, ticket.base_commit)
+        there = (ticket.status, ticket.head_commit, ticket.base_commit)
+        return (self.status, self.head_commit, self.base_commit) == there
 
 
 async def look(tools: Tools, project: Project, ticket: Ticket) -> Seen:
-    """Read what the gates of the ticket's column want of its head: file names, their texts, what was changed."""
-    gates = law.gates_of(project.gates, ticket.status)
-    ends: dict[str, Any] = {"head_commit": ticket.head_commit, "base_commit": ticket.base_commit}
-    if ticket.head_commit is None or not law.wants_commit(gates):
-        return Seen(**ends)
+    """Read what the gates of the ticket's column want of its head: file names, their texts, what was changed.
+
+    Raises nothing that git or the origin has against it: that is told of the gate, which a person may pass.
+    """
+    seen: dict[str, Any] = {}
+    unread: dict[str, Problem] = {}
+    gates = law.gates_of(project.gates, ticket.status) if ticket.head_commit else []
+    for kind in law.READS_COMMIT & {gate["kind"] for gate in gates}:
+        globs = [gate["path"] for gate in gates if gate["kind"] == kind and gate.get("path")]
+        try:
+            seen |= await _read(tools, project, ticket, kind, globs)
+        except Problem as problem:
+            unread[kind] = problem
+    head, base = ticket.head_commit, ticket.base_commit
+    return Seen(status=ticket.status, head_commit=head, base_commit=base, unread=unread, **seen)
+
+
+async def _read(tools: Tools, project: Project, ticket: Ticket, kind: str, globs: Sequence[str]) -> dict[str, Any]:
     try:
-        return await _look(tools, project, ticket, gates, ends)
-    except CommitNotFound:  # another host made it
+        return await READERS[kind](tools.repositories.place(project.repository_url), ticket, globs)
+    except (CommitNotFound, GitFailed):  # another host made it, or nothing of the origin is here yet
         await tools.repositories.sync(project.repository_url)
-        return await _look(tools, project, ticket, gates, ends)
+        return await READERS[kind](tools.repositories.place(project.repository_url), ticket, globs)
 
 
-async def _look(
-    tools: Tools, project: Project, ticket: Ticket, gates: list[dict[str, Any]], ends: dict[str, Any]
-) -> Seen:
-    head = ticket.head_commit or ""
-    place = tools.repositories.place(project.repository_url)
-    artifacts: dict[str, dict[str, str]] = {}
-    globs = [gate["path"] for gate in gates if gate["kind"] == "artifact" and gate.get("path")]
-    names = await reading.paths(place, head) if globs else []
+async def _artifacts(place: Place, ticket: Ticket, globs: Sequence[str]) -> dict[str, Any]:
+    files = await reading.files(place, ticket.head_commit or "") if globs else {}
+    found: dict[str, dict[str, str]] = {}
     for glob in globs:
-        wanted = [path for path in names if matches(path, [glob])][:MOST_FILES]
-        artifacts[glob] = {path: await reading.text(place, head, path) for path in wanted}
-    changed: list[str] = []
-    if ticket.base_commit and ticket.base_commit != head:
-        found, _ = await reading.changed(place, ticket.base_commit, head)
-        changed = [one.path for one in found]
-    return Seen(**ends, artifacts=artifacts, changed=changed)
+        wanted = [path for path in files if matches(path, [glob])][:MOST_FILES]
+        found[glob] = {path: await reading.blob_text(place, files[path]) for path in wanted}
+    return {"artifacts": found}
+
+
+async def _changes(place: Place, ticket: Ticket, _globs: Sequence[str]) -> dict[str, Any]:
+    head, base = ticket.head_commit or "", ticket.base_commit
+    found = (await reading.changed(place, base, head))[0] if base and base != head else []
+    return {"changed": [one.path for one in found]}
+
+
+READERS = {"artifact": _artifacts, "change": _changes}
 
 
 def _stand(task: Task) -> str:
@@ -97,6 +117,7 @@ async def _facts(session: Session, ticket: Ticket, seen: Seen) -> Facts:
         base_commit=ticket.base_commit,
         artifacts=seen.artifacts,
         changed=seen.changed,
+        unread={kind: f"{problem.message} {problem.hint}"[:500] for kind, problem in seen.unread.items()},
     )
 
 
@@ -107,7 +128,6 @@ async def standing(tools: Tools, ticket_id: str) -> dict[str, Any]:
         project = await projects.get(session, ticket.project_id)
     seen = await look(tools, project, ticket)
     async with tools.database.reading() as session:
-        ticket = await queries.get(session, ticket_id)
         open_ = await findings(session, project, ticket, seen)
     return {
         "ticket_id": ticket_id,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from shopfloor.board import merge_queries, queries, service
 from shopfloor.board.models import Ticket
+from shopfloor.board.rules import LONGEST_TASK, shortened
 from shopfloor.forges.mirrors import reading
 from shopfloor.forges.port import BranchMoved, Refs
 from shopfloor.kit import log
@@ -70,8 +71,8 @@ async def _anew(tools: Tools, session: Session, task: Task, clashes: Sequence[st
     """The same task once more, told what its first work did not merge with; held as any new one of its ticket is. That work stays on its own branch."""
     logger.warning("task_work_conflicts", task_id=task.task_id, ticket_id=task.ticket_id, paths=list(clashes[:10]))
     told = (
-        f"This was done before, and does not merge with what others did meanwhile in {', '.join(clashes[:20])}. "
-        "Do it again on what is there now."
+        "This was done before, and does not merge with what others did meanwhile in "
+        f"{', '.join(clashes[:20])[:4000]}. Do it again on what is there now."
     )
     ticket_id = task.ticket_id or ""
     begins = await service.terms(session, task.project_id, ticket_id, task.phase)
@@ -81,7 +82,7 @@ async def _anew(tools: Tools, session: Session, task: Task, clashes: Sequence[st
         ticket_id=ticket_id,
         phase=task.phase,
         title=task.title,
-        description=f"{task.description}\n\n{told}",
+        description=f"{shortened(task.description, f'task {task.task_id}', LONGEST_TASK - len(told) - 2)}\n\n{told}",
         workflow=task.workflow_type,
         priority=task.priority,
         owned_paths=task.owned_paths,

@@ -81,18 +81,18 @@ async def move(
     if override and not reason.strip():
         raise ReasonNeeded
     for _ in range(TRIES):
-        seen = await _look(tools, ticket_id)
+        seen = await _look(tools, ticket_id, to)
         async with tools.database.transaction() as session:
             project, ticket = await queries.locked_with_project(session, ticket_id)
             service.check_live(ticket)
             if expected is not None and ticket.status != expected:
                 return ticket
-            target = Column(to) if to else rules.next_column(ticket.status)
-            MOVES.step(Column(ticket.status), target)
+            target = _target(ticket, to, how)
             forward = rules.is_forward(ticket.status, target)
             if forward and not seen.of(ticket):
                 continue
             if forward:
+                _check_seen(seen, by)
                 await _spoken(session, ticket, by)
             passed = await _check(session, project, ticket, target, seen, override=override) if forward else []
             why = reason or ("its gates hold" if forward else "sent back")
@@ -104,11 +104,29 @@ async def move(
     raise TicketUnsteady(f"{ticket_id} moved while its gates were looked at")
 
 
-async def _look(tools: Tools, ticket_id: str) -> gates.Seen:
+def _target(ticket: Ticket, to: str | None, how: How) -> Column:
+    """Where the law lets it go. Raises IllegalMove, NoNextColumn, NotBack."""
+    target = Column(to) if to else rules.next_column(ticket.status)
+    MOVES.step(Column(ticket.status), target)
+    if how == How.REGRESS:
+        rules.check_back(ticket.status, target)
+    return target
+
+
+async def _look(tools: Tools, ticket_id: str, to: str | None) -> gates.Seen:
+    """What git says to the gates; nothing is asked on the way back, which must be free when git cannot be read."""
     async with tools.database.reading() as session:
         ticket = await queries.get(session, ticket_id)
         project = await projects.get(session, ticket.project_id)
-    return await gates.look(tools, project, ticket)
+    forward = to is None or rules.is_forward(ticket.status, to)
+    return await gates.look(tools, project, ticket) if forward else gates.Seen()
+
+
+def _check_seen(seen: gates.Seen, by: str) -> None:
+    """The board refuses nothing because git or the origin is away just now: it is told so, and comes back to it. A person may override."""
+    for problem in seen.unread.values():
+        if by == service.BOARD and isinstance(problem, Unavailable):
+            raise problem
 
 
 async def move_back(session: Session, ticket: Ticket, to: str, *, how: How, by: str, reason: str) -> None:
@@ -151,6 +169,12 @@ async def _check(
     return [finding for _, finding in found]
 
 
+async def check_room(session: Session, project: Project, column: Column) -> None:
+    """Raises WipLimitReached when that column of a locked project takes in no new ticket."""
+    if full := await _full(session, project, column):
+        raise WipLimitReached(full.missing, hint="Move a ticket of that column on, or raise the project's wip_limits.")
+
+
 async def _full(session: Session, project: Project, to: Column) -> Finding | None:
     limit = rules.wip_limit(project.wip_limits, to)
     if limit is None:
@@ -180,7 +204,6 @@ async def outlook(tools: Tools, ticket_id: str) -> dict[str, Any]:
         return {"missing": []}
     seen = await gates.look(tools, project, ticket)
     async with tools.database.reading() as session:
-        ticket = await queries.get(session, ticket_id)
         try:
             await _check(session, project, ticket, rules.next_column(ticket.status), seen, override=False)
         except MoveRefused as refused:

@@ -10,8 +10,9 @@ from shopfloor.board.service import may_cost
 from shopfloor.evidence import queries as evidence
 from shopfloor.evidence import service as ledger
 from shopfloor.evidence.models import Criterion
-from shopfloor.evidence.queries import Standing
-from shopfloor.evidence.rules import Stand
+from shopfloor.evidence.queries import Finding, Standing
+from shopfloor.evidence.rules import Stand, Verdict, steered
+from shopfloor.evidence.steps import reading
 from shopfloor.forges.texts import fenced
 from shopfloor.kit import log
 from shopfloor.kit.errors import Problem
@@ -21,7 +22,7 @@ from shopfloor.workorders import service as workorders
 from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
 from shopfloor.workorders.steps import Tools
-from shopfloor.workorders.steps.ask import HOW, NoAnswer, answer_of, ask
+from shopfloor.workorders.steps.ask import ANSWER_FILE, HOW, NoAnswer, answer_of, ask
 
 logger = log.get(__name__)
 
@@ -41,7 +42,7 @@ async def review(tools: Tools, ticket_id: str) -> None:
     for one in standings:
         check, before = one.criterion.check or {}, errors.get(one.criterion.criterion_id, 0)
         if check.get("kind") == "review" and check.get("by") == "agent" and _wanted(one, before, ticket):
-            await _ask(tools, project, ticket, one.criterion, before)
+            await _judge(tools, project, ticket, one.criterion, before)
 
 
 def _wanted(one: Standing, errors: int, ticket: Ticket) -> bool:
@@ -50,8 +51,37 @@ def _wanted(one: Standing, errors: int, ticket: Ticket) -> bool:
     return one.verdict in UNKNOWN
 
 
+async def _judge(tools: Tools, project: Project, ticket: Ticket, criterion: Criterion, before: int) -> None:
+    """Have it judged; `before`: how often it was asked in vain."""
+    try:
+        if why := await _refusal(tools, project, ticket):
+            async with tools.database.transaction() as session:
+                await ledger.record(
+                    session,
+                    criterion_id=criterion.criterion_id,
+                    commit=ticket.head_commit or "",
+                    check_hash=criterion.check_hash,
+                    finding=Finding(Verdict.FAILED, why),
+                    said_by="check",
+                )
+        else:
+            await _ask(tools, project, ticket, criterion, before)
+    except Problem as problem:
+        logger.warning("review_not_asked", ticket_id=ticket.ticket_id, code=problem.code, reason=problem.message)
+
+
+async def _refusal(tools: Tools, project: Project, ticket: Ticket) -> str:
+    """Why nobody is asked: the work speaks to its judge before we do. Empty when it does not."""
+    base, head = ticket.base_commit or "", ticket.head_commit or ""
+    place = await reading.at_hand(tools.repositories, project.repository_url, base, head)
+    found = steered(await reading.touched(place, base, head), f"/{ANSWER_FILE}")
+    if not found:
+        return ""
+    named = ", ".join(found[:10])
+    return f"what an agent that judges it would be told by was touched: {named}; a person may look at this commit and say otherwise"
+
+
 async def _ask(tools: Tools, project: Project, ticket: Ticket, criterion: Criterion, before: int) -> None:
-    """`before`: how often it was asked in vain."""
     request = CreateAgentWorkOrderRequest(
         repository_url=project.repository_url,
         workflow_type="build",
@@ -65,10 +95,7 @@ async def _ask(tools: Tools, project: Project, ticket: Ticket, criterion: Criter
     )
     question = f"review:{criterion.criterion_id}:{ticket.head_commit}:{criterion.check_hash[:16]}"
     question += f":{before}" if before else ""
-    try:
-        await ask(tools, question, request, ticket_id=ticket.ticket_id, spec_id=ticket.spec_id)
-    except Problem as problem:
-        logger.warning("review_not_asked", ticket_id=ticket.ticket_id, code=problem.code, reason=problem.message)
+    await ask(tools, question, request, ticket_id=ticket.ticket_id, spec_id=ticket.spec_id)
 
 
 async def _take(tools: Tools, ticket_id: str) -> None:

@@ -223,20 +223,33 @@ async def _new_sizes(place: Place, base: str, head: str) -> list[int]:
     return [int(size) for size in sizes.split()]
 
 
-async def paths(place: Place, commit: str) -> list[str]:
-    """Every file of a commit; links are none."""
+async def files(place: Place, commit: str) -> dict[str, str]:
+    """Every file of a commit, with its blob, as a name that is no UTF-8 finds nothing; links are none."""
     await require(place, commit)
     said = await git.run("ls-tree", "-r", "-z", commit, git_dir=place.orders)
     entries = (entry.partition("\t") for entry in filter(None, said.decode(errors="replace").split("\0")))
-    return [path for facts, _, path in entries if facts[:6] in {"100644", "100755"}]
+    return {path: facts.split()[2] for facts, _, path in entries if facts[:6] in FILES}
 
 
 async def text(place: Place, commit: str, path: str, max_bytes: int = MAX_TEXT) -> str:
     """The text of a file of a commit, cut off after `max_bytes`."""
     await require(place, commit)
-    shown = await git.call(
-        *("cat-file", "blob", f"{commit}:{path}"), git_dir=place.orders, max_output=max_bytes, truncate=True
-    )
+    return await blob_text(place, f"{commit}:{path}", max_bytes)
+
+
+async def blob_text(place: Place, blob: str, max_bytes: int = MAX_TEXT) -> str:
+    """The text of a blob, cut off after `max_bytes`."""
+    shown = await git.call("cat-file", "blob", blob, git_dir=place.orders, max_output=max_bytes, truncate=True)
     if shown.exit_code != 0:
         raise git.failure(("cat-file",), shown)
     return shown.stdout.decode(errors="replace")
+
+
+async def written(place: Place, base: str, head: str, path: str, max_bytes: int = MAX_TEXT) -> str | None:
+    """The text of a file that `head` has and `base` has not, or otherwise, cut off; None when that is not so, or it is no plain file."""
+    await require(place, base, head)
+    said = await git.run("diff-tree", "-z", "--raw", "--no-renames", base, head, "--", path, git_dir=place.orders)
+    facts, _, found = said.decode(errors="replace").rstrip("\0").partition("\0")
+    if found != path or facts.split()[1] not in FILES:
+        return None
+    return await text(place, head, path, max_bytes)

@@ -5,7 +5,7 @@ from shopfloor.forges.mirrors.reading import GitProgress
 from shopfloor.forges.models import Change
 from shopfloor.gateway import queries as gateway
 from shopfloor.gateway.rules import LIMITED
-from shopfloor.kit import git, log
+from shopfloor.kit import log
 from shopfloor.kit.errors import Problem, Unavailable
 from shopfloor.sandboxes.rules import SandboxState
 from shopfloor.workorders import queries, service
@@ -161,12 +161,12 @@ async def arrived(tools: Tools, order: WorkOrder, attempt: Attempt) -> str | Non
 
 
 async def _answer(tools: Tools, order: WorkOrder, head: str) -> str:
-    """Keep what the agent wrote as its answer; the commit stays on this host."""
+    """Keep what the agent wrote as its answer, never what lay there before it; the commit stays on this host."""
+    assert order.base_commit
     place = tools.repositories.place(order.repository_url)
-    try:
-        answer = await reading.text(place, head, ANSWER_FILE, MOST_ANSWER)
-    except git.GitFailed:
-        raise NothingDelivered(f"the agent wrote no {ANSWER_FILE}", hint="Retry with a clearer prompt.") from None
+    answer = await reading.written(place, order.base_commit, head, ANSWER_FILE, MOST_ANSWER)
+    if answer is None:
+        raise NothingDelivered(f"the agent wrote no {ANSWER_FILE}", hint="Retry with a clearer prompt.")
     async with tools.database.transaction() as session:
         row = await queries.locked(session, order.agent_work_order_id)
         row.head_commit, row.answer = head, answer.replace("\x00", "")
