@@ -150,14 +150,19 @@ class Queue(RuleBasedStateMachine):
     @rule(data=st.data(), place=st.integers(0, 1), lives=st.lists(LIFE, min_size=12, max_size=12))
     def one_waits_for_another_and_all_goes_on(self, data: st.DataObject, place: int, lives: list[int | None]) -> None:
         """What chance alone would seldom play to its end."""
-        first = self._made(place, priority="critical", ticket_id=data.draw(st.sampled_from(TICKETS)))
-        self._made(place, priority="critical", depends_on=[first])
+        ticket = data.draw(st.sampled_from(TICKETS))
+        first = self._made(place, priority="critical", ticket_id=ticket)
+        for its in (ticket, None):
+            self._made(place, priority="critical", ticket_id=its, depends_on=[first])
         for _ in range(2):
             self.dispatch_by_many_at_once([lives.pop()])
             for task_id in self.run(self.world.running()):
                 self._end(task_id, DONE, lives[-1], lives[-2])
             self.sweep(lives.pop())
-            self.the_board_gathers(lives.pop())
+        self.dispatch_by_many_at_once([None])
+        self.nothing_began_before_what_its_ticket_has_was_gathered()
+        self.the_board_gathers(lives.pop())
+        self.dispatch_by_many_at_once([lives.pop()])
 
     @rule()
     def an_engine_chooses(self) -> None:
@@ -327,6 +332,17 @@ class Queue(RuleBasedStateMachine):
         waited = [row[0] for row in self.run(self._all(query))]
         assert set(waited) <= {"completed"}
         self.seen["dependent"] += len(waited)
+
+    @invariant()
+    def nothing_began_before_what_its_ticket_has_was_gathered(self) -> None:
+        made = sa.orm.aliased(Task)
+        query = (
+            sa.select(Task.task_id, made.task_id)
+            .join(made, made.ticket_id == Task.ticket_id)
+            .where(Task.status == "running", made.status == "completed", ~made.gathered)
+            .where(made.ended_at < Task.started_at)
+        )
+        assert self.run(self._all(query)) == []
 
     @invariant()
     def the_counts_are_true_and_there_is_no_circle(self) -> None:
