@@ -1,5 +1,6 @@
 """kill -9 at any statement, for whoever runs in this process: what was not committed is gone, and nothing comes after."""
 
+import contextlib
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
@@ -32,10 +33,10 @@ def die_in_time(database: Database) -> None:
 
 
 async def killed_after(work: Coroutine[Any, Any, Any], statements: int | None) -> bool:
-    """Let something run in a task of its own, for so many statements at most (None: to its end); answers whether it was killed."""
-    LEFT.set(None if statements is None else [statements])
-    try:
+    """Let something run, for so many statements at most (None: to its end); answers whether it was killed. Each in a task of its own, or one by one."""
+    left = None if statements is None else [statements]
+    LEFT.set(left)
+    with contextlib.suppress(Killed):
         await work
-    except Killed:
-        return True
-    return False
+    LEFT.set(None)
+    return left is not None and left[0] < 0
