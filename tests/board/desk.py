@@ -122,7 +122,7 @@ class Desk:
     async def pass_runs(self) -> None:
         """Write down of every check of the runs that were asked for that it passed, as the engine would."""
         async with self.database.transaction() as session:
-            for run in await session.scalars(sa.select(CheckRun).where(CheckRun.state == "queued")):
+            for run in await session.scalars(sa.select(CheckRun).where(CheckRun.state == "queued").with_for_update()):
                 run.state, run.attempts = "running", 1
                 for item in run.checks:
                     passed = evidence_queries.Finding(evidence_rules.Verdict.PASSED)

@@ -86,3 +86,11 @@ async def test_a_push_to_what_is_done_is_proven_anew_and_mended_by_nobody(desk: 
     assert (shown["status"], head[:12] in shown["reason"]) == ("building", True)
     await again_done(desk, ticket)
     assert len(await tasks(desk, ticket)) == 1
+
+
+async def test_a_push_to_what_was_done_and_archived_moves_it_no_more(desk: Desk) -> None:
+    """Its push may be noticed in the moment in which it is archived; what was archived is history."""
+    ticket = await done(desk)
+    await desk.call("DELETE", f"/tickets/{ticket}", expect=204)
+    await desk.commit(ticket, {"more.txt": "more\n"})
+    assert await desk.status(ticket) == "done"

@@ -5,49 +5,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from shopfloor.board import queries
+from shopfloor.board import queries, service
 from shopfloor.board.models import Ticket
-from shopfloor.board.rules.fold import Board, Card, Proof, apply
-from shopfloor.events.log import START, position, read_after
-from shopfloor.kit.db import Database
+from shopfloor.board.rules.fold import FOLDS
+from shopfloor.events.models import EventRow
+from shopfloor.kit.db import db_time
 from tests.board.desk import Desk
+from tests.board.folding import folded, of_view, tables
 from tests.support.between import between
 
 CRITERION = {"text": "It holds", "check": {"kind": "command", "command": "true"}}
-
-
-async def tables(database: Database) -> Board:
-    """What the tables say."""
-    async with database.reading() as session:
-        tickets = (await session.scalars(sa.select(Ticket).where(Ticket.archived_at.is_(None)))).all()
-        return await queries.cards(session, tickets)
-
-
-async def folded(database: Database, board: Board, after: str | None) -> Board:
-    """An old board with every event since."""
-    import orjson
-
-    place = position(after, sqlite=database.sqlite) if after else START
-    async with database.reading() as session:
-        while rows := await read_after(session, place, limit=200):
-            for row in rows:
-                board = apply(board, row[2], orjson.loads(row[5]))
-            place = type(START)(rows[-1][0], rows[-1][1])
-    return board
-
-
-def of_view(view: dict[str, Any]) -> Board:
-    """A client's snapshot: the cards of the board's answer."""
-    cards = [card for column in view["columns"] for card in column["tickets"]]
-    return {card["ticket_id"]: _card(card) for card in cards}
-
-
-def _card(shown: dict[str, Any]) -> Card:
-    plain = {name: shown[name] for name in Card.__dataclass_fields__}
-    plain["tasks"] = {key: tuple(value) for key, value in shown["tasks"].items()}
-    plain["criteria"] = {key: Proof(*value) for key, value in shown["criteria"].items()}
-    plain["conflicts_with"] = tuple(shown["conflicts_with"])
-    return Card(**plain)
 
 
 async def live_a_little(desk: Desk) -> str:
@@ -68,7 +35,63 @@ async def live_a_little(desk: Desk) -> str:
     await desk.prove(ticket, "failed")
     await desk.set_head(ticket, "a" * 40)
     await desk.call("DELETE", f"/tickets/{gone}", expect=204)
+    await live_to_the_end(desk)
+    await decide_and_edit(desk)
     return str(ticket)
+
+
+async def live_to_the_end(desk: Desk) -> None:
+    """One that waits to be merged, one that was, and one that was merged and came back."""
+    await desk.project(gates={"building": []})  # heads are only names here
+    await done(desk)
+    await merged(desk)
+    await desk.post(f"/tickets/{await merged(desk)}/regress", {"reason": "it does not hold there"})
+
+
+async def done(desk: Desk) -> str:
+    """A ticket that is done, and in conflict with its base by now."""
+    ticket = str(await desk.ticket(criteria=[CRITERION]))
+    for _ in range(4):
+        await desk.post(f"/tickets/{ticket}/progress")
+    await desk.set_head(ticket, "a" * 40)
+    await desk.prove(ticket)
+    await desk.post(f"/tickets/{ticket}/progress")
+    async with desk.database.transaction() as session:
+        row = await queries.locked(session, ticket)
+        await service.set_change(session, row, f"change-{ticket}", "")
+        await service.set_union(session, row, behind=3, conflicts=[{"with": "main", "paths": ["a.txt"]}])
+    return ticket
+
+
+async def merged(desk: Desk) -> str:
+    ticket = await done(desk)
+    async with desk.database.transaction() as session:
+        await service.set_merged(session, await queries.locked(session, ticket), "d" * 40)
+    return ticket
+
+
+async def decide_and_edit(desk: Desk) -> None:
+    """What people say of a ticket, and take back."""
+    late = await desk.ticket("Late", require_approval=True)
+    async with desk.database.transaction() as session:
+        await session.execute(sa.update(Ticket).where(Ticket.ticket_id == late).values(approval_deadline=db_time(-1)))
+        await service.time_out(session)
+    edited = await desk.ticket("Edited", criteria=[CRITERION, CRITERION])
+    await desk.set_head(edited, "a" * 40)
+    await desk.prove(edited)
+    first, second = (await desk.get(f"/tickets/{edited}/criteria"))["criteria"]
+    await desk.patch(f"/criteria/{first['criterion_id']}", {"check": {"kind": "command", "command": "true; true"}})
+    await desk.call("DELETE", f"/criteria/{second['criterion_id']}")
+    await desk.post(f"/tickets/{edited}/block", {"reason": "no"})
+    await desk.post(f"/tickets/{edited}/unblock", {"reason": "yes"})
+
+
+async def test_that_life_tells_every_fact_that_the_board_folds(desk: Desk) -> None:
+    """Else what follows would say nothing of the fact that is left out."""
+    await live_a_little(desk)
+    async with desk.database.reading() as session:
+        told = set(await session.scalars(sa.select(EventRow.event_type)))
+    assert told >= {"ticket.created", *FOLDS}
 
 
 async def test_a_board_rebuilt_from_the_log_is_the_tables_board(desk: Desk) -> None:

@@ -313,7 +313,7 @@ async def set_head(
 ) -> bool:
     """The ticket's branch stands at another commit: what was proven elsewhere is stale. Answers whether that is news.
 
-    A ticket that was done with another head, and is not merged, is done no more: it goes back to building, to be proven anew.
+    A ticket that was done with another head, and is neither merged nor archived, is done no more: it goes back to building, to be proven anew.
     """
     before = ticket.head_commit
     ticket.branch, ticket.base_branch, ticket.base_commit = branch, base_branch, base_commit
@@ -337,7 +337,7 @@ async def set_head(
     )
     await events.append(session, fact)
     logger.info("ticket_head_moved", ticket_id=ticket.ticket_id, before=before, after=head_commit, why=why)
-    if ticket.status == Column.DONE and before is not None and ticket.merge_commit is None:
+    if before is not None and (ticket.status, ticket.archived_at, ticket.merge_commit) == (Column.DONE, None, None):
         reason = f"its branch moved to {head_commit[:12]} ({why}): what is done is not proven there"
         await record_move(session, ticket, Column.BUILDING, how=How.AUTO, by=BOARD, reason=reason)
     return True
