@@ -111,6 +111,7 @@ def build(settings: Settings, gateway: Gateway, hub: Hub, ingest: Ingest) -> Fas
         "sandbox_ended": _ended(database),
         "message_refused": _refused(settings, database),
         "ticket_terms": board.terms,
+        "ticket_allows": board.check_allows,
         "ticket": tickets.get,
     }
     for name, value in state.items():

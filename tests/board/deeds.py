@@ -2,11 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping
-from contextvars import ContextVar
 from typing import Any
-
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shopfloor.board import queries, service
 from shopfloor.board.rules import ORDER
@@ -131,34 +127,3 @@ DEEDS: Mapping[str, Deed] = {
     "merge": _merge,
 }
 OFTEN = ["advance", "passed", "complete"]
-
-
-class Killed(Exception):
-    """The process died here: what was not committed is gone, what comes after does not come."""
-
-
-LEFT: ContextVar[list[int] | None] = ContextVar("LEFT", default=None)
-"""Statements, commits among them, that the client of this context still lives for."""
-
-
-def die_in_time(engine: AsyncEngine) -> None:
-    """Let clients die at any statement, or just before their commit."""
-
-    def tick(*_: Any) -> None:
-        if (left := LEFT.get()) is not None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-
-    sa.event.listen(engine.sync_engine, "before_cursor_execute", tick)
-    sa.event.listen(engine.sync_engine, "commit", tick)
-
-
-async def killed_after(work: Coroutine[Any, Any, None], statements: int | None) -> bool:
-    """Let something run, for so many statements at most; answers whether it died."""
-    left = None if statements is None else [statements]
-    LEFT.set(left)
-    with contextlib.suppress(Killed):
-        await work
-    LEFT.set(None)
-    return left is not None and left[0] < 0

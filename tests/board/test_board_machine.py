@@ -22,10 +22,11 @@ from shopfloor.events.log import START
 from shopfloor.events.models import EventRow
 from shopfloor.kit import log
 from tests.board import desk as desks
-from tests.board.deeds import CRITERION, DEEDS, OFTEN, die_in_time, killed_after
+from tests.board.deeds import CRITERION, DEEDS, OFTEN
 from tests.board.folding import followed, looked, tables
 from tests.board.law import Law
 from tests.support import postgres
+from tests.support.deaths import die_in_time, killed_after
 
 LIMITS = {"analyzing": 2, "building": 2, "testing": 1}
 GATES = {"building": [{"kind": "tasks_done"}]}
@@ -76,8 +77,7 @@ class WholeBoard(RuleBasedStateMachine):
     def open(self, data: st.DataObject) -> None:
         url = self.make_url()
         self.desk = self.run(self.stack.enter_async_context(desks.desk(url, self.folder)))
-        for engine in {self.desk.database.writer, self.desk.database.reader}:
-            die_in_time(engine)
+        die_in_time(self.desk.database)
         self.run(self.desk.project(wip_limits=LIMITS, gates=GATES, autonomy=True))
         self.law = Law(LIMITS, one_writer=self.desk.database.sqlite)
         for number in range(3):

@@ -40,7 +40,7 @@ def test_two_hosts_run_each_task_once_under_one_cap_though_one_dies(hosts: tuple
     origin = str(sample_repository(staying.folder))
     body = {"name": "both", "repository_url": origin, "agent": "script", "max_running_tasks": CAP, "autonomy": True}
     project = staying.post("/projects", body, expect=201)["project_id"]
-    wish = {"project": project, "agent_options": {"script": SCRIPT}}
+    wish = {"project": project, "title": "Do it", "agent_options": {"script": SCRIPT}}
     made = [staying.post("/tasks", wish, expect=201)["task_id"] for _ in range(TASKS)]
     until(lambda: staying.get("/tasks", status="completed")["total_count"] >= 2, what="some to be done")
     victims = dying.keepers() + dying.inside(b"")

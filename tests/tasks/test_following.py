@@ -1,5 +1,7 @@
 """A task stands where its order says: retries, cancels, timeouts, and what a crash left (on real databases)."""
 
+from typing import Any
+
 import pytest
 
 from shopfloor.projects import service as projects
@@ -170,7 +172,11 @@ async def test_a_try_goes_on_with_what_was_changed_since(world: World) -> None:
     task_id = await started(world, max_retries=0, base_branch="old")
     await world.ends(task_id, FAILED)
     scheduling = world.tools.settings.scheduling
-    wanted = {"agent_options": {"script": []}, "workflow_type": "agent_workflow_plan", "base_branch": "new"}
+    wanted: dict[str, Any] = {
+        "agent_options": {"script": []},
+        "workflow_type": "agent_workflow_plan",
+        "base_branch": "new",
+    }
     async with world.database.transaction() as session:
         task = await service.change(session, task_id, scheduling, **wanted)
         await projects.change(session, task.project_id, work_order_budget_usd=3.0)

@@ -175,7 +175,7 @@ async def test_the_place_that_is_left_first_goes_to_the_only_one_who_waits(full:
 
 
 async def test_a_place_is_free_when_the_next_order_would_be_refused(full: World) -> None:
-    await more(full, description="x" * 200_000)
+    await more(full, agent="nobody")
     await leave(full, await leaving(full))
     assert await free(full)
 

@@ -70,7 +70,7 @@ async def test_a_task_is_made_shown_and_changed(client: httpx.AsyncClient, proje
 async def test_a_bad_task_is_refused_with_what_to_do(
     client: httpx.AsyncClient, project: str, fields: dict[str, Any], code: str
 ) -> None:
-    answer = await client.post("/tasks", json={"project": "p", **fields})
+    answer = await client.post("/tasks", json={"project": "p", "title": "x", **fields})
     assert (answer.status_code in {404, 422}, answer.json()["code"]) == (True, code), answer.text
     assert answer.json()["hint"]
     assert (await ask(client, "GET", "/tasks"))["total_count"] == 0

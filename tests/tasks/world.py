@@ -88,18 +88,19 @@ class World:
             return list((await session.scalars(query)).all())
 
     async def ends(self, task_id: str, *path: AttemptState, reason: str = "because", heard: bool = True) -> Task:
-        """The newest attempt at a running task ends; the order is decided and, when heard of, followed."""
+        """The newest attempt at a running task leaves its place and ends; the order is decided and, when heard of, followed. May be repeated."""
         task = await self.show(task_id)
         assert task.work_order_id
-        async with self.database.transaction() as session:
-            order = await orders.locked(session, task.work_order_id)
-            attempt = await orders.current_attempt(session, order.agent_work_order_id)
+        async with self.database.reading() as session:
+            attempt = await orders.current_attempt(session, task.work_order_id)
             if attempt is None or orders.ended(attempt):
                 return task
+        await self.tools.leave(attempt.sandbox_id, SandboxState.TERMINATED)
+        async with self.database.transaction() as session:
+            order, attempt = await orders.locked_attempt(session, attempt.attempt_id)
             for state in path or DONE:
                 await workorders.step_attempt(session, attempt, state, reason=reason)
             await decide(session, order, attempt)
-        await self.tools.leave(attempt.sandbox_id, SandboxState.TERMINATED)
         return await self.follow(task_id) if heard else task
 
     async def follow(self, task_id: str) -> Task:

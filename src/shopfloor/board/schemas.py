@@ -9,6 +9,7 @@ from shopfloor.kit.errors import Malformed
 from shopfloor.kit.http import Body, Schema, Timestamp
 from shopfloor.projects.rules import column
 from shopfloor.tasks.rules import priority
+from shopfloor.tasks.schemas import Words
 
 
 def _column(name: str) -> str:
@@ -43,11 +44,9 @@ class CriterionRequest(Body):
     check: dict[str, Any] | None = None
 
 
-class TaskRequest(Body):
+class TaskRequest(Words):
     """A task to make with its ticket."""
 
-    title: str = Field("", max_length=500)
-    description: Text = ""
     phase: ColumnName = "building"
     agent: str | None = Field(None, max_length=60)
     model: str | None = Field(None, max_length=200)

@@ -40,6 +40,12 @@ class TicketArchivedAlready(Conflict):
     hint = "Make a new ticket; what was archived is history."
 
 
+class TicketHolds(Conflict):
+    """The ticket lets nothing costly be done for it now."""
+
+    hint = "Approve it, clear its way, or bring it to the column of the work first."
+
+
 class TicketWaitsForItself(Conflict):
     """The ticket would wait for itself."""
 
@@ -234,11 +240,24 @@ async def terms(session: Session, project_id: str, ticket_id: str, column: str) 
     return {"held": held, "reason": _why(ticket) if held else "", "spec_id": ticket.spec_id}
 
 
+async def check_allows(session: Session, ticket_id: str, order_id: str | None = None) -> None:
+    """Whether an agent may be asked to work for a ticket now, or to go on with an order of it by a person's word, whom only a person stops.
+
+    Raises TicketNotFound, TicketArchivedAlready, TicketHolds. To be asked before a row of its tasks or orders is locked.
+    """
+    ticket = await queries.locked(session, ticket_id)
+    check_live(ticket)
+    task = await task_queries.of_order(session, order_id) if order_id else None
+    elsewhere = task is not None and task.phase != ticket.status
+    if not may_cost(ticket) or elsewhere or (ticket.is_blocked and ticket.blocked_who != BOARD):
+        raise TicketHolds(f"{ticket_id} lets nothing costly be done now: {_why(ticket)}")
+
+
 async def hold_right(session: Session, ticket: Ticket) -> None:
-    """Hold the ticket's waiting tasks that may not start now, and let go the others, in the transaction that changed it."""
-    waiting = [task for task in await task_queries.of_ticket(session, ticket.ticket_id) if task.status == "pending"]
+    """Hold the ticket's tasks that may not be started now, again or at all, and let go the others, in the transaction that changed it."""
+    open_ = [task for task in await task_queries.of_ticket(session, ticket.ticket_id) if task.status != "completed"]
     right: dict[bool, list[str]] = {True: [], False: []}
-    for task in waiting:
+    for task in open_:
         starts = flow.may_start(
             may_cost=may_cost(ticket),
             here=task.phase == ticket.status,

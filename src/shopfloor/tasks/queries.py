@@ -219,6 +219,13 @@ async def running_seconds(session: Session, task: Task) -> float | None:
     return (row[1] - row[0]).total_seconds() if row else None
 
 
+async def allowed_seconds(session: Session, task: Task, otherwise: float) -> float:
+    """How long each of a task's sandboxes may run: what its order says while it runs, else its own limit."""
+    if task.status == TaskStatus.RUNNING and task.work_order_id is not None:
+        return (await session.get_one(WorkOrder, task.work_order_id)).timeout_seconds
+    return otherwise if task.timeout_seconds is None else task.timeout_seconds
+
+
 async def overtime(session: Session) -> Sequence[tuple[Task, float]]:
     """Running tasks whose present sandbox runs longer than they may, with the seconds it runs."""
     since = sa.func.coalesce(SandboxRow.started_at, SandboxRow.created_at)
@@ -232,7 +239,7 @@ async def overtime(session: Session) -> Sequence[tuple[Task, float]]:
     found = []
     for task, began, here, allowed in await session.execute(query):
         ran = (here - began).total_seconds()
-        if ran > (allowed if task.timeout_seconds is None else task.timeout_seconds):
+        if ran > allowed:
             found.append((task, ran))
     return found
 

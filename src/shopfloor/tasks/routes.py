@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from shopfloor.agents import service as agents
 from shopfloor.auth.guard import Caller, person, task_caller
 from shopfloor.kit.db import Session
-from shopfloor.kit.errors import Malformed
+from shopfloor.kit.errors import Conflict, Malformed
 from shopfloor.kit.paging import Cursor
 from shopfloor.projects import queries as projects
 from shopfloor.projects.models import Project
@@ -40,7 +40,7 @@ from shopfloor.tasks.schemas import (
     TitlesRequest,
 )
 from shopfloor.tasks.steps import explain as explaining
-from shopfloor.tasks.steps.titles import ask_for_title
+from shopfloor.tasks.steps.titles import ask_for_title, title_by_rule
 from shopfloor.workorders.routes import Tooled
 from shopfloor.workorders.rules import workflow_type
 from shopfloor.workorders.steps import Tools
@@ -79,7 +79,7 @@ async def create_task(body: CreateTask, house: Tooled, request: Request) -> Task
     given = body.model_dump(exclude={"project", "workflow_type", "force", "ticket_id"})
     async with house.database.transaction() as session:
         project = await projects.get(session, body.project)
-        whose = await _terms(session, request, project.project_id, body)
+        whose = await _terms(session, request, project.project_id, body.ticket_id, body.phase)
         task = await service.create(
             session,
             project_id=project.project_id,
@@ -93,12 +93,14 @@ async def create_task(body: CreateTask, house: Tooled, request: Request) -> Task
         return await view(session, task)
 
 
-async def _terms(session: Session, request: Request, project_id: str, body: CreateTask) -> dict[str, Any]:
-    """What its ticket gives a new task. The board, above us, says so in `state.ticket_terms`; without it the task is held."""
-    if body.ticket_id is None:
+async def _terms(
+    session: Session, request: Request, project_id: str, ticket_id: str | None, phase: str
+) -> dict[str, Any]:
+    """What its ticket gives a task that is to start. The board, above us, says so in `state.ticket_terms`; without it the task is held."""
+    if ticket_id is None:
         return {}
     if asked := getattr(request.app.state, "ticket_terms", None):
-        found: dict[str, Any] = await asked(session, project_id, body.ticket_id, column(body.phase))
+        found: dict[str, Any] = await asked(session, project_id, ticket_id, column(phase))
         return found
     return {"held": True, "reason": "its ticket has not let it start"}
 
@@ -186,26 +188,36 @@ async def clean_up_timed_out(house: Tooled) -> CleanedUp:
 
 
 @router.post("/generate-titles", dependencies=[Person])
-async def generate_titles(body: TitlesRequest, house: Tooled) -> TitledList:
-    """Make titles by rule of the descriptions (TSK-16), or ask an agent for each; the descriptions themselves stay."""
+async def generate_titles(body: TitlesRequest, house: Tooled, request: Request) -> TitledList:
+    """Make titles by rule of the descriptions (TSK-16), or ask an agent for each; the descriptions themselves stay.
+
+    Where no task is named, those are left out whose ticket lets no agent be asked.
+    """
     async with house.database.reading() as session:
-        wanted = [await queries.get(session, one) for one in body.task_ids or await queries.untitled(session)]
-    made = []
-    for task in wanted:  # in a transaction each: many rows locked at once are in the way of tasks that complete
-        title = rules.title(task.description)
-        async with house.database.transaction() as session:
-            await service.change(session, task.task_id, house.settings.scheduling, title=title)
-        made.append(Titled(task_id=task.task_id, title=title, by="rule"))
-    if body.agent:
-        made = [await _asked(house, one.task_id, body.agent) for one in made]
-    return TitledList(titles=made)
+        wanted = body.task_ids or await queries.untitled(session)
+    if not body.agent:  # in a transaction each: many rows locked at once are in the way of tasks that complete
+        return TitledList(titles=[await _by_rule(house, one) for one in wanted])
+    asked = []
+    for one in wanted:
+        try:
+            asked.append(await _asked(house, request, one, body.agent))
+        except Conflict:
+            if body.task_ids:
+                raise
+    return TitledList(titles=asked)
 
 
-async def _asked(house: Tools, task_id: str, agent: str) -> Titled:
-    """Ask an agent for a task's title; its order's answer becomes the title."""
-    async with house.database.reading() as session:
+async def _by_rule(house: Tools, task_id: str) -> Titled:
+    return Titled(task_id=task_id, title=await title_by_rule(house, task_id), by="rule")
+
+
+async def _asked(house: Tools, request: Request, task_id: str, agent: str) -> Titled:
+    """Ask an agent for a task's title, if its ticket lets that cost something; its order's answer becomes the title."""
+    async with house.database.transaction() as session:
         task = await queries.get(session, task_id)
         project = await session.get_one(Project, task.project_id)
+        if task.ticket_id and (asked := getattr(request.app.state, "ticket_allows", None)):
+            await asked(session, task.ticket_id)
     order = await ask_for_title(house, task, project, agent)
     return Titled(task_id=task_id, title=task.title, by="agent", work_order_id=order.agent_work_order_id)
 
@@ -230,8 +242,12 @@ async def change_task(task_id: TaskId, body: TaskPatch, house: Tooled) -> TaskVi
     if "owned_paths" in given:
         given["owned_paths"] = [rules.path_glob(path) for path in given["owned_paths"]]
     _check_agent(house.settings, given.get("agent"), given.get("agent_options"))
+    longest = house.settings.work_order_timeout_seconds
     async with house.database.transaction() as session:
-        return await view(session, await service.change(session, task_id, house.settings.scheduling, **given))
+        task = await service.change(session, task_id, house.settings.scheduling, longest=longest, **given)
+        answer = await view(session, task)
+    house.tell(task.work_order_id or "")
+    return answer
 
 
 @router.get("/{task_id}/dependencies", dependencies=[Person])
@@ -298,12 +314,19 @@ async def cancel_task(task_id: TaskId, house: Tooled, body: Cancel | None = None
 
 
 @router.post("/{task_id}/retry", dependencies=[Person])
-async def retry_task(task_id: TaskId, house: Tooled, body: Retry | None = None) -> TaskView:
-    """Let a failed or cancelled task wait for its turn again."""
+async def retry_task(task_id: TaskId, house: Tooled, request: Request, body: Retry | None = None) -> TaskView:
+    """Let a failed or cancelled task wait for its turn again; held, if its ticket does not let it start."""
     wish = body or Retry(reason="retry asked for", afresh=False)
     async with house.database.transaction() as session:
+        seen = await queries.get(session, task_id)
+        whose = await _terms(session, request, seen.project_id, seen.ticket_id, seen.phase)
         task = await service.retry(
-            session, task_id, reason=wish.reason, afresh=wish.afresh, scheduling=house.settings.scheduling
+            session,
+            task_id,
+            reason=whose.get("reason") or wish.reason,
+            afresh=wish.afresh,
+            held=whose.get("held", False),
+            scheduling=house.settings.scheduling,
         )
         return await view(session, task)
 
@@ -340,7 +363,7 @@ async def set_timeout(task_id: TaskId, body: SetTimeout, house: Tooled) -> Timeo
 
 
 async def _timeout(session: Session, task: Task, otherwise: float) -> TimeoutStatus:
-    allowed = otherwise if task.timeout_seconds is None else task.timeout_seconds
+    allowed = await queries.allowed_seconds(session, task, otherwise)
     ran = await queries.running_seconds(session, task)
     return TimeoutStatus(
         task_id=task.task_id,
@@ -353,15 +376,15 @@ async def _timeout(session: Session, task: Task, otherwise: float) -> TimeoutSta
 
 
 @router.post("/{task_id}/generate-title", dependencies=[Person])
-async def generate_title(task_id: TaskId, house: Tooled, body: TitleRequest | None = None) -> Titled:
+async def generate_title(task_id: TaskId, house: Tooled, request: Request, body: TitleRequest | None = None) -> Titled:
     """Take the title that is given, else make one of the description: by an agent where one is named, by rule without (TSK-11)."""
     if body and body.agent and not body.title:
-        return await _asked(house, task_id, body.agent)
-    given = body.title if body else None
+        return await _asked(house, request, task_id, body.agent)
+    if not (body and body.title):
+        return await _by_rule(house, task_id)
     async with house.database.transaction() as session:
-        title = given or rules.title((await queries.get(session, task_id)).description)
-        await service.change(session, task_id, house.settings.scheduling, title=title)
-    return Titled(task_id=task_id, title=title, by="given" if given else "rule")
+        await service.change(session, task_id, house.settings.scheduling, title=body.title)
+    return Titled(task_id=task_id, title=body.title, by="given")
 
 
 @router.post("/{task_id}/register-conversation")

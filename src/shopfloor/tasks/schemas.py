@@ -1,11 +1,12 @@
 """What goes over the wire about tasks."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from shopfloor.kit.http import Body, Schema, Timestamp
+from shopfloor.tasks import rules
 from shopfloor.tasks.rules import TaskStatus
 
 TaskId = Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -20,7 +21,22 @@ Deadline = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), l
 Retries = Annotated[int, Field(ge=0, le=20)]
 
 
-class CreateTask(Body):
+class Words(Body):
+    """What an agent is to be told."""
+
+    title: Title = ""
+    """Empty: made of the description by rule."""
+    description: Description = ""
+    """What the agent is told."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.title.strip() and rules.title(self.description) == rules.UNTITLED:
+            raise ValueError("a task without any words: give it a title or a description")
+        return self
+
+
+class CreateTask(Words):
     """Something to do."""
 
     project: str = Field(min_length=1, max_length=100)
@@ -28,10 +44,6 @@ class CreateTask(Body):
     ticket_id: str | None = Field(None, min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")
     phase: str = Field("building", max_length=40)
     """The column of the board; the four names of 002 are known too."""
-    title: Title = ""
-    """Empty: made of the description by rule."""
-    description: Description = ""
-    """What the agent is told."""
     workflow_type: str | None = Field(None, max_length=60)
     priority: Name = "medium"
     agent: str | None = Field(None, max_length=60)
@@ -211,7 +223,7 @@ class Titled(Schema):
     task_id: str
     title: str
     by: Literal["rule", "given", "agent"]
-    """An agent's comes later: until then the title is the one by rule."""
+    """An agent's comes later: until then the title stays as it is."""
     work_order_id: str | None = None
     """Who was asked."""
 

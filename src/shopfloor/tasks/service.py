@@ -130,17 +130,19 @@ WORKING_TERMS = frozenset(
 """What an order began with: not to be changed under it."""
 
 
-async def change(session: Session, task_id: str, scheduling: Scheduling, **columns: Any) -> Task:
-    """Change what is given of a task. Raises TaskNotFound, TaskRunning."""
+async def change(
+    session: Session, task_id: str, scheduling: Scheduling, *, longest: float | None = None, **columns: Any
+) -> Task:
+    """Change what is given of a task; `longest`: how long one may run that has no limit of its own. Raises TaskNotFound, TaskRunning."""
     task = await queries.locked(session, task_id)
     if task.status == TaskStatus.RUNNING and (fixed := WORKING_TERMS & columns.keys()):
         raise TaskRunning(f"the task is running; {', '.join(sorted(fixed))} cannot be changed now")
     for name, value in columns.items():
         setattr(task, name, value)
     task.rank = _rank(task, scheduling)
-    if "timeout_seconds" in columns and columns["timeout_seconds"] and task.status == TaskStatus.RUNNING:
+    if "timeout_seconds" in columns and task.status == TaskStatus.RUNNING:
         order = await orders.locked(session, task.work_order_id or "")
-        workorders.set_timeout(order, columns["timeout_seconds"])
+        workorders.set_timeout(order, columns["timeout_seconds"] or longest or order.timeout_seconds)
     await tell(session, task, ", ".join(sorted(columns)))
     return task
 
@@ -248,8 +250,19 @@ async def _stop(session: Session, task_id: str, end: TaskStatus, reason: str) ->
     return task
 
 
-async def retry(session: Session, task_id: str, *, reason: str, scheduling: Scheduling, afresh: bool = False) -> Task:
-    """Let a failed or cancelled task wait for its turn again; its order goes on where it stopped unless `afresh`. Raises TaskNotEnded, TaskEnded."""
+async def retry(
+    session: Session,
+    task_id: str,
+    *,
+    reason: str,
+    scheduling: Scheduling,
+    afresh: bool = False,
+    held: bool | None = None,
+) -> Task:
+    """Let a failed or cancelled task wait for its turn again; its order goes on where it stopped unless `afresh`. Raises TaskNotEnded, TaskEnded.
+
+    `held`: whether its ticket holds it; None: as before.
+    """
     task = await graph.locked(session, task_id)
     if task.status == TaskStatus.COMPLETED:
         raise TaskEnded("the task is completed", hint="Make a new task.")
@@ -259,6 +272,7 @@ async def retry(session: Session, task_id: str, *, reason: str, scheduling: Sche
         task.work_order_id = task.sandbox_id = None
     task.max_retries = max(task.max_retries, task.retries + 1)
     task.not_before = None
+    task.held = task.held if held is None else held
     await _try_again(session, task, reason, scheduling)
     return task
 

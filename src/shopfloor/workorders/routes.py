@@ -157,16 +157,18 @@ async def cancel_work_order(order_id: OrderId, house: Tooled) -> AgentWorkOrderR
 
 @router.post("/agent-work-orders/{order_id}/retry", dependencies=[Person])
 async def retry_work_order(
-    order_id: OrderId, house: Tooled, body: RetryRequest | None = None
+    order_id: OrderId, house: Tooled, request: Request, body: RetryRequest | None = None
 ) -> AgentWorkOrderResponse:
-    """Continue a failed or cancelled order from its last commit and conversation."""
+    """Continue a failed or cancelled order from its last commit and conversation, if its ticket lets it."""
     wish = body or RetryRequest()
     profile = agents.profile(house.settings, wish.agent) if wish.agent else None
     if wish.pin is not None:
-        async with house.database.reading() as session:
+        async with house.database.transaction() as session:
             order = await queries.get(session, order_id)
+            await _check_ticket(session, request, order)
         await start_from(house, order, wish.pin)
     async with house.database.transaction() as session:
+        await _check_ticket(session, request, await queries.get(session, order_id))
         order = await queries.locked(session, order_id)
         now = profile or agents.profile(house.settings, order.agent)
         agent_rules.check_model(now.name, agents.capability(now), wish.model)
@@ -181,6 +183,12 @@ async def retry_work_order(
         answer = await _answer(session, order)
     house.claimable.set()
     return answer
+
+
+async def _check_ticket(session: Session, request: Request, order: WorkOrder) -> None:
+    """The board, above us, says in `state.ticket_allows` whether an order of a ticket may go on; it locks the ticket, so it is asked first."""
+    if order.ticket_id and (asked := getattr(request.app.state, "ticket_allows", None)):
+        await asked(session, order.ticket_id, order.agent_work_order_id)
 
 
 @router.get("/agent-work-orders/{order_id}/git-progress", dependencies=[Person])

@@ -7,6 +7,8 @@ from pydantic import Field
 from shopfloor.kit.http import Body, Schema, Timestamp
 from shopfloor.workorders.rules import OrderStatus
 
+LONGEST_PROMPT = 100_000
+
 
 class CreateAgentWorkOrderRequest(Body):
     """AWM-07, with what our users need beside it."""
@@ -15,7 +17,7 @@ class CreateAgentWorkOrderRequest(Body):
     workflow_type: str = "agent_workflow_plan_build_test"
     sandbox_type: str | None = None
     github_issue_number: int | None = Field(None, ge=1, le=2**31 - 1)
-    initial_prompt: str = Field("", max_length=100_000)
+    initial_prompt: str = Field("", max_length=LONGEST_PROMPT)
     agent: str | None = Field(None, max_length=60)
     model: str | None = Field(None, max_length=200)
     base_branch: str | None = Field(None, max_length=255)

@@ -21,7 +21,7 @@ from shopfloor.workorders import queries as orders
 from shopfloor.workorders import service as workorders
 from shopfloor.workorders.models import WorkOrder
 from shopfloor.workorders.rules import OrderStatus
-from shopfloor.workorders.schemas import CreateAgentWorkOrderRequest
+from shopfloor.workorders.schemas import LONGEST_PROMPT, CreateAgentWorkOrderRequest
 from shopfloor.workorders.steps import Claimed, Claimer, Heir, Tools
 from shopfloor.workorders.steps.prepare import look_ahead
 from shopfloor.workorders.steps.terms import terms
@@ -34,7 +34,7 @@ REFUSED_SECONDS = 60.0
 """How long a task waits that its project's or the server's settings do not let start."""
 AWAY_SECONDS = 5.0
 """The same when what it needs is only away."""
-
+CUT = "\n\n(Here ends what can be told at once: what was written is longer, and the rest of it is left out.)"
 
 RENEWED = ("agent_options", "workflow_type", "budget_usd", "base_branch", "timeout_seconds")
 """Terms of a failed order that are taken from its task and settings as they are now."""
@@ -201,10 +201,11 @@ def _asked(candidate: Candidate) -> CreateAgentWorkOrderRequest:
 
 
 def _prompt(task: Task) -> str:
-    """The description, under the title unless that was made of it."""
-    return (
+    """The description, under the title unless that was made of it; what no order takes is left out, and said so."""
+    told = (
         task.description if task.description.startswith(task.title) else f"{task.title}\n\n{task.description}".strip()
     )
+    return told if len(told) <= LONGEST_PROMPT else told[: LONGEST_PROMPT - len(CUT)] + CUT
 
 
 async def _refuse(tools: Tools, candidate: Candidate, reason: str, pause: float) -> None:
