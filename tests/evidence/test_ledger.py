@@ -170,6 +170,21 @@ async def test_asking_again_while_a_run_is_open_is_the_same_run(database: Databa
     assert other.run_id != runs[0].run_id
 
 
+async def test_who_asks_while_another_does_is_told_of_that_run(database: Database) -> None:
+    if database.sqlite:
+        pytest.skip("SQLite has one writer")
+    await added(database, COMMAND)
+    others: list[CheckRun | None] = []
+
+    async def meanwhile() -> None:
+        others.append(await asked(database))
+
+    with between(database, lambda statement, _: "FROM check_runs" in statement, meanwhile, writing=True):
+        mine = await asked(database)
+    assert mine
+    assert [one and one.run_id for one in others] == [mine.run_id]
+
+
 async def test_only_what_a_run_can_judge_and_nobody_knows_is_run(database: Database) -> None:
     _, known, _, unknown = await added(database, None, COMMAND, AGENT_REVIEW, COMMAND)
     await said(database, known.criterion_id, A, "failed")

@@ -178,7 +178,7 @@ async def test_what_cannot_be_started_waits_and_says_why(world: World) -> None:
 async def test_a_task_that_nobody_can_make_an_order_of_stops_no_other(world: World) -> None:
     """The queue outlives a task that the code did not foresee."""
     project = await world.project()
-    bad = await world.task(project, priority="critical", description="x" * 200_000)
+    bad = await world.task(project, priority="critical", timeout_seconds=-1.0)
     good = await world.task(project)
     assert await world.dispatched() == [good]
     assert (await world.show(bad)).reason.startswith("cannot be started: internal error")

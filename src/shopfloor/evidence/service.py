@@ -125,8 +125,8 @@ async def request_run(
     if (found := await queries.open_run(session, subject_id, purpose, commit)) is not None:
         return found
     wanted = await _due(session, subject_id, commit, again=again) if checks is None else list(checks)
-    if not wanted:
-        return None
+    if not wanted:  # or whoever asked at this moment has it looked for
+        return await queries.open_run(session, subject_id, purpose, commit)
     row = _row(project, wanted, subject_id=subject_id, purpose=purpose, base_commit=base_commit, commit=commit)
     row["host_id"] = host_id
     if not await _insert_once(session, row):  # another asked for the same at this moment
