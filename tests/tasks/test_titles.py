@@ -83,3 +83,16 @@ async def test_what_has_no_title_is_named_by_its_description(client: httpx.Async
     task_id = (await make(client, title=UNTITLED))["task_id"]
     await ask(client, "POST", "/tasks/generate-titles", json={})
     assert (await world.show(task_id)).title == "Do it"
+
+
+@pytest.mark.parametrize("agent", [{}, {"agent": "script"}])
+async def test_of_tasks_that_are_named_all_get_a_title_or_none(
+    client: httpx.AsyncClient, world: World, agent: dict[str, str]
+) -> None:
+    """TSK-16"""
+    task_id = (await make(client, title="Mine", description="Oil the door"))["task_id"]
+    wish = {"task_ids": [task_id, "tsk-nobody"], **agent}
+    assert (await ask(client, "POST", "/tasks/generate-titles", 404, json=wish))["code"] == "task_not_found"
+    async with world.database.reading() as session:
+        orders = await session.scalar(sa.select(sa.func.count()).select_from(WorkOrder))
+    assert ((await world.show(task_id)).title, orders) == ("Mine", 0)

@@ -189,37 +189,35 @@ async def clean_up_timed_out(house: Tooled) -> CleanedUp:
 
 @router.post("/generate-titles", dependencies=[Person])
 async def generate_titles(body: TitlesRequest, house: Tooled, request: Request) -> TitledList:
-    """Make titles by rule of the descriptions (TSK-16), or ask an agent for each; the descriptions themselves stay.
-
-    Where no task is named, those are left out whose ticket lets no agent be asked.
-    """
+    """Make titles by rule of the descriptions (TSK-16), or ask an agent for each: for all that are named or none, else for those whose ticket lets it."""
     async with house.database.reading() as session:
-        wanted = body.task_ids or await queries.untitled(session)
+        wanted = [await queries.get(session, one) for one in body.task_ids or await queries.untitled(session)]
     if not body.agent:  # in a transaction each: many rows locked at once are in the way of tasks that complete
-        return TitledList(titles=[await _by_rule(house, one) for one in wanted])
-    asked = []
-    for one in wanted:
+        made = [(one.task_id, await title_by_rule(house, one.task_id)) for one in wanted]
+        return TitledList(titles=[Titled(task_id=task_id, title=title, by="rule") for task_id, title in made])
+    may = [one for one in wanted if await _may_ask(house, request, one, must=bool(body.task_ids))]
+    return TitledList(titles=[await _asked(house, one, body.agent) for one in may])
+
+
+async def _may_ask(house: Tools, request: Request, task: Task, *, must: bool = True) -> bool:
+    """Whether an agent may be asked about a task; `must`: raises what its ticket has against it. The board, above us, says so in `state.ticket_allows`."""
+    if task.ticket_id and (allows := getattr(request.app.state, "ticket_allows", None)):
         try:
-            asked.append(await _asked(house, request, one, body.agent))
+            async with house.database.transaction() as session:
+                await allows(session, task.ticket_id)
         except Conflict:
-            if body.task_ids:
+            if must:
                 raise
-    return TitledList(titles=asked)
+            return False
+    return True
 
 
-async def _by_rule(house: Tools, task_id: str) -> Titled:
-    return Titled(task_id=task_id, title=await title_by_rule(house, task_id), by="rule")
-
-
-async def _asked(house: Tools, request: Request, task_id: str, agent: str) -> Titled:
-    """Ask an agent for a task's title, if its ticket lets that cost something; its order's answer becomes the title."""
-    async with house.database.transaction() as session:
-        task = await queries.get(session, task_id)
+async def _asked(house: Tools, task: Task, agent: str) -> Titled:
+    """Ask an agent for a task's title; its order's answer becomes the title."""
+    async with house.database.reading() as session:
         project = await session.get_one(Project, task.project_id)
-        if task.ticket_id and (asked := getattr(request.app.state, "ticket_allows", None)):
-            await asked(session, task.ticket_id)
     order = await ask_for_title(house, task, project, agent)
-    return Titled(task_id=task_id, title=task.title, by="agent", work_order_id=order.agent_work_order_id)
+    return Titled(task_id=task.task_id, title=task.title, by="agent", work_order_id=order.agent_work_order_id)
 
 
 @router.get("/{task_id}", dependencies=[Person])
@@ -379,9 +377,12 @@ async def _timeout(session: Session, task: Task, otherwise: float) -> TimeoutSta
 async def generate_title(task_id: TaskId, house: Tooled, request: Request, body: TitleRequest | None = None) -> Titled:
     """Take the title that is given, else make one of the description: by an agent where one is named, by rule without (TSK-11)."""
     if body and body.agent and not body.title:
-        return await _asked(house, request, task_id, body.agent)
+        async with house.database.reading() as session:
+            task = await queries.get(session, task_id)
+        await _may_ask(house, request, task)
+        return await _asked(house, task, body.agent)
     if not (body and body.title):
-        return await _by_rule(house, task_id)
+        return Titled(task_id=task_id, title=await title_by_rule(house, task_id), by="rule")
     async with house.database.transaction() as session:
         await service.change(session, task_id, house.settings.scheduling, title=body.title)
     return Titled(task_id=task_id, title=body.title, by="given")
